@@ -1,0 +1,83 @@
+# Bundles: received, checked, and refused before anything is touched.
+# shellcheck shell=dash
+
+# bundle_receive DIR: unpacks the tar.gz on standard input into DIR and checks that it came whole.
+bundle_receive() {
+    local file
+    rm -rf -- "$1"
+    mkdir -p "$1"
+    tar -C "$1" --no-same-owner -xpzf - 2>"$1/errors" ||
+        die 4 "this is no bundle, or only a part of one: $(grep -m 1 . "$1/errors")" 'pack it again, or upload it again'
+    rm -f -- "$1/errors"
+    for file in plan limits install.sh sums; do
+        [ -f "$1/$file" ] || die 4 "the bundle lacks $file" 'pack it with this version of overlaymig'
+    done
+    (cd "$1" && sha256sum --check --quiet --strict sums >/dev/null 2>&1) ||
+        die 4 'the bundle is damaged: its checksums do not match' 'upload it again'
+    [ "$(plan_values format "$1/plan")" = "$FORMAT" ] ||
+        die 4 "the bundle has format $(plan_values format "$1/plan"), this runner reads $FORMAT" 'run machine_prepared, which brings a matching runner'
+    valid_id "$(plan_values id "$1/plan")" ||
+        die 4 'the bundle has no valid id' 'an id is YYYYMMDD-NNN_label'
+}
+
+# bundle_apply DIR: takes the lock, refuses what must be refused, and runs the transaction.
+# Leaves with its exit code.
+bundle_apply() {
+    local id
+    id=$(plan_values id "$1/plan")
+    lock_take apply "$id"
+    recover live
+    lock_record apply "$id"
+    if bundle_applied "$1/plan" "$id"; then
+        say "$id is applied already"
+        exit 0
+    fi
+    preflight "$1" "$id"
+    rm -rf -- "$SYS/staging/$id"
+    mv -T -- "$1" "$SYS/staging/$id"
+    transaction "$id"
+}
+
+# bundle_applied PLAN ID: true when just this is applied; leaves with 3 when another version of it is.
+bundle_applied() {
+    [ -f "$SYS/migrations/$2/applied" ] && stack_has "$2" || return 1
+    [ "$(plan_values digest "$SYS/migrations/$2/record")" != "$(plan_digest "$1")" ] || return 0
+    diff -u --label "$2 (applied)" --label "$2 (new)" "$SYS/migrations/$2/install_script.sh" "${1%/*}/install.sh" >&2 || :
+    diff -u --label "$2 (applied plan)" --label "$2 (new plan)" "$SYS/migrations/$2/manifest" "$1" >&2 || :
+    die 3 "$2 was edited after it was applied" 'undo the edit, and put the change into a new migration'
+}
+
+# preflight DIR ID: leaves with 3, saying why, when the migration cannot be applied now.
+preflight() {
+    local missing needed other last
+    missing=$(capabilities_missing)
+    [ -z "$missing" ] || die 3 "this machine lacks: $missing" 'run machine_prepared, or install these packages in the base'
+    for needed in $(plan_values depends "$1/plan"); do
+        stack_has "$needed" || die 3 "$2 depends on $needed, which is not applied here" "apply $needed first"
+    done
+    for other in $(plan_values conflicts "$1/plan"); do
+        ! stack_has "$other" || die 3 "$2 conflicts with $other, which is applied here" "go back to before $other, or leave $2 out"
+    done
+    last=$(generation_stack "$(generation_current)" | sort | tail -n 1)
+    if [ -n "$last" ] && [ "$(printf '%s\n%s\n' "$last" "$2" | sort | tail -n 1)" != "$2" ]; then
+        die 3 "$2 is out of order: $last is applied already" "give it an id after $last"
+    fi
+    if [ -n "$(plan_values service "$1/plan")" ] && ! services_supported; then
+        die 3 "$2 has services, and s6-svscan does not run on $SCANDIR" "boot the machine through: system-migrate boot s6-svscan $SCANDIR"
+    fi
+    preflight_space "$1" "$2"
+}
+
+# preflight_space DIR ID: room for the bundle's files twice, and some for what a script of any use makes.
+preflight_space() {
+    local need free
+    need=$(($(du -sk "$1" | cut -f 1) * 2 + 65536))
+    # shellcheck disable=SC2046 # three numbers
+    set -- "$2" $(stat -f -c '%a %S %d %c' "$SYS")
+    free=$(($2 * $3 / 1024))
+    [ "$free" -ge "$need" ] || die 3 "$1 needs $need KiB free in $DATA, which has $free" 'remove what is not needed, or make the volume larger'
+    # A file system that counts no inodes (btrfs) says it has none at all.
+    if [ "$5" -gt 0 ] && [ "$4" -lt 2048 ]; then
+        die 3 "$1 needs 2048 inodes free in $DATA, which has $4" 'remove what is not needed, or make the volume larger'
+    fi
+}

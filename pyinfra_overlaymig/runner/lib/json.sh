@@ -1,0 +1,59 @@
+# JSON, from values that were validated when they were written: ids, names, numbers, times, escaped paths.
+# shellcheck shell=dash
+
+# json_list WORD…: an array of strings, to standard output. Words are ASCII; only backslashes need care.
+json_list() {
+    local separator word
+    separator=
+    printf '['
+    for word; do
+        case $word in *\\*) word=$(printf '%s' "$word" | sed 's/\\/\\\\/g') ;; esac
+        printf '%s"%s"' "$separator" "$word"
+        separator=,
+    done
+    printf ']'
+}
+
+# json_migration ID: one migration's record, to standard output. Reads each file once, without a process of its own.
+json_migration() {
+    local status applied_at digest generation files size states services key value active
+    status=committed applied_at='' digest='' generation=0 files=0 size=0 states='' services=''
+    while read -r key value; do
+        case $key in
+        digest) digest=$value ;; generation) generation=$value ;; files) files=$value ;; size) size=$value ;;
+        state) states="$states $value" ;; service) services="$services $value" ;;
+        esac
+    done <"$SYS/migrations/$1/record"
+    if [ -f "$SYS/migrations/$1/applied" ]; then
+        status=applied
+        while read -r key value; do [ "$key" != at ] || applied_at=$value; done <"$SYS/migrations/$1/applied"
+    fi
+    active=false
+    case " $stack " in *" $1 "*) active=true ;; esac
+    printf '{"id":"%s","digest":"%s","status":"%s","applied_at":"%s","generation":%s,"active":%s,"files":%s,"size":%s' \
+        "$1" "$digest" "$status" "$applied_at" "$generation" "$active" "$files" "$size"
+    # shellcheck disable=SC2086 # lists of words
+    printf ',"state":%s,"services":%s}' "$(json_list $states)" "$(json_list $services)"
+}
+
+# json_migrations: all of them, in order, as an array, to standard output.
+json_migrations() {
+    local stack comma dir
+    stack=$(generation_stack "$(generation_current)" | tr '\n' ' ')
+    comma=
+    printf '['
+    for dir in "$SYS/migrations"/*/; do
+        [ -f "$dir/record" ] || continue
+        dir=${dir%/}
+        printf '%s' "$comma"
+        json_migration "${dir##*/}"
+        comma=,
+    done
+    printf ']'
+}
+
+# metadata_write: the index of all migrations, rendered from their folders.
+metadata_write() {
+    { printf '{"format":%s,"migrations":' "$FORMAT"; json_migrations; printf '}\n'; } |
+        write_file "$SYS/migrations/metadata.json"
+}

@@ -1,0 +1,40 @@
+# One writer at a time. The kernel frees the flock when its last holder dies; the owner file is for people.
+# shellcheck shell=dash
+
+# lock_take VERB [ID]: holds the lock on descriptor 9 until this process and its children end.
+# Leaves with 3, naming the holder, when another process has it.
+lock_take() {
+    mkdir -p "$SYS/lock"
+    exec 9>>"$SYS/lock/flock"
+    flock -n 9 || {
+        lock_owner
+        die 3 "locked by ${who:-somebody} from ${from:-nowhere}, ${since:-}: ${verb:-} ${id:-} (pid ${pid:-?})" \
+            'it goes on by itself; run this again when it is done, or look at: system-migrate status'
+    }
+    lock_record "$@"
+}
+
+# lock_record VERB [ID]: says who holds the lock, for the others to read.
+lock_record() {
+    printf 'who %s\nfrom %s\npid %s\nboot_id %s\nsince %s\nverb %s\nid %s\n' \
+        "$(printf '%s' "${OVERLAYMIG_WHO:-${SUDO_USER:-root}}" | tr -c 'A-Za-z0-9@._+:-' _)" \
+        "$(printf '%s' "${SSH_CONNECTION:-local}" | cut -d ' ' -f 1 | tr -c 'A-Za-z0-9.:\n' _)" \
+        "$$" "$(cat /proc/sys/kernel/random/boot_id)" "$(now)" "$1" "${2-}" | write_file "$SYS/lock/owner"
+}
+
+# lock_owner: reads the owner record into $who $from $pid $boot_id $since $verb $id.
+lock_owner() {
+    who='' from='' pid='' since='' verb='' id=''
+    [ -f "$SYS/lock/owner" ] || return 0
+    while read -r key value; do
+        case $key in
+        who) who=$value ;; from) from=$value ;; pid) pid=$value ;;
+        since) since=$value ;; verb) verb=$value ;; id) id=$value ;;
+        esac
+    done <"$SYS/lock/owner"
+}
+
+# lock_free: true when nobody holds the lock.
+lock_free() {
+    [ ! -e "$SYS/lock/flock" ] || flock -n "$SYS/lock/flock" true
+}

@@ -1,0 +1,94 @@
+# Generations and their stacks: what is current, what it is made of, and the overlay mount of it.
+# shellcheck shell=dash
+
+# generation_current: the number that `current` names, 0 (the base alone) when there is none, to standard output.
+generation_current() {
+    if [ -L "$SYS/generations/current" ]; then readlink -- "$SYS/generations/current"; else echo 0; fi
+}
+
+# generation_newest: the highest number ever given out, to standard output.
+generation_newest() {
+    local newest file
+    newest=0
+    for file in "$SYS/generations"/[0-9]*; do
+        case ${file##*/} in *[!0-9]*) continue ;; esac
+        [ "${file##*/}" -le "$newest" ] || newest=${file##*/}
+    done
+    echo "$newest"
+}
+
+# generation_stack N: its layers, lowest first, one a line, to standard output.
+generation_stack() {
+    [ "$1" = 0 ] || plan_values layer "$SYS/generations/$1"
+}
+
+# generation_write N STACK-FILE: records generation N. The file is complete before it has its name.
+generation_write() {
+    {
+        printf 'format %s\nmade %s\nbase %s\n' "$FORMAT" "$(now)" "$(base_identity)"
+        sed 's/^/layer /' "$2"
+    } | write_file "$SYS/generations/$1"
+}
+
+# generation_set N: the commit point. Makes N current by one rename, and that rename durable.
+generation_set() {
+    if [ "$1" = 0 ]; then
+        rm -f -- "$SYS/generations/current"
+    else
+        ln -sfn -- "$1" "$SYS/generations/current.new"
+        mv -fT -- "$SYS/generations/current.new" "$SYS/generations/current"
+    fi
+    sync "$SYS/generations"
+}
+
+# stack_has ID: true when ID is a layer of the current generation.
+stack_has() {
+    generation_stack "$(generation_current)" | grep -qxF -- "$1"
+}
+
+# stack_state: every state path of the current generation's migrations, escaped, one a line, to standard output.
+stack_state() {
+    local layer
+    generation_stack "$(generation_current)" | while read -r layer; do
+        plan_values state "$SYS/migrations/$layer/record"
+    done | sort -u
+}
+
+# stack_links DIR: fills DIR with short names for the current stack, and leaves the value of lowerdir=, relative
+# to DIR, in $lowerdir. A mount's options end at one page: 400 layers fit only under names of a few characters.
+stack_links() {
+    local number layer
+    rm -rf -- "$1"
+    mkdir -p "$1"
+    ln -s / "$1/0"
+    lowerdir=0
+    number=0
+    for layer in $(generation_stack "$(generation_current)"); do
+        number=$((number + 1))
+        [ -d "$SYS/layers/$layer" ] || {
+            warn "layer $layer is missing from $SYS/layers"
+            return 1
+        }
+        ln -s "$SYS/layers/$layer" "$1/$number"
+        lowerdir=$number:$lowerdir
+    done
+}
+
+# stack_mount_lower DIR MOUNTPOINT: the current stack over the base, read-only. Without layers it is the base itself.
+stack_mount_lower() {
+    stack_links "$1"
+    if [ "$lowerdir" = 0 ]; then
+        mount --bind -o ro / "$2"
+    else
+        (cd "$1" && mount -t overlay overlay -o "ro,lowerdir=$lowerdir" "$2")
+    fi
+}
+
+# stack_mount DIR MOUNTPOINT UPPER WORK [OPTION…]: the current stack, writable in UPPER.
+# UPPER and WORK are reached through links in DIR too, so that no character of theirs can be read as an option.
+stack_mount() {
+    stack_links "$1" || return 1
+    ln -s "$3" "$1/u"
+    ln -s "$4" "$1/w"
+    (cd "$1" && mount -t overlay overlay -o "lowerdir=$lowerdir,upperdir=u,workdir=w${5:+,$5}" "$2")
+}

@@ -1,0 +1,44 @@
+# The stage: a throwaway root over the current stack, in namespaces of its own, in which the install script runs.
+# shellcheck shell=dash
+#
+# Its mounts live in a private mount namespace and its processes in a private pid namespace: when the runner dies,
+# by whatever signal, the kernel takes all of them away and only files under staging/<id> are left.
+
+# stage_prepare ID: the directories for a new stage of the bundle in staging/<id>.
+stage_prepare() {
+    local service
+    mkdir -p "$SYS/staging/$1/upper" "$SYS/staging/$1/work" "$SYS/staging/$1/root" "$SYS/staging/$1/state"
+    chmod --reference=/ "$SYS/staging/$1/upper"
+    for service in $(plan_values service "$SYS/staging/$1/plan"); do
+        [ -e "$STATE/services/$service" ] || echo "$service"
+    done >"$SYS/staging/$1/services.new"
+    stack_state >"$SYS/staging/$1/state/paths.old"
+    { cat "$SYS/staging/$1/state/paths.old"; plan_values state "$SYS/staging/$1/plan"; } |
+        sort -u >"$SYS/staging/$1/state/paths"
+}
+
+# stage_run ID SECONDS: runs the install script; its exit status is the result, 124 when it ran out of time.
+# `setpriv` and `--kill-child`: a chain of parent-death signals, so that a killed runner leaves no script behind.
+stage_run() {
+    setpriv --pdeathsig KILL \
+        unshare --mount --pid --fork --kill-child --propagation private -- \
+        /bin/sh "$HERE/stage/init.sh" "$HERE" "$1" "$2" </dev/null
+}
+
+# stage_discard ID: drops a stage altogether.
+stage_discard() {
+    rm -rf -- "$SYS/staging/$1"
+}
+
+# stage_keep ID EXIT: turns the stage into evidence: the bundle, the log and, when it is small, what the script had
+# made. Of all evidence the newest three are kept.
+stage_keep() {
+    local dir part
+    for part in work root lower links lists state stack conflicts timeout services.new record.new; do
+        rm -rf -- "$SYS/staging/$1/$part"
+    done
+    [ "$(du -skx "$SYS/staging/$1" | cut -f 1)" -le 102400 ] || rm -rf -- "$SYS/staging/$1/upper" "$SYS/staging/$1/files"
+    printf 'failed_at %s\nexit %s\n' "$(now)" "$2" | write_file "$SYS/staging/$1/failed"
+    find "$SYS/staging" -mindepth 2 -maxdepth 2 -name failed -printf '%T@ %h\n' | sort -rn | tail -n +4 |
+        cut -d ' ' -f 2 | while read -r dir; do rm -rf -- "$dir"; done
+}

@@ -1,0 +1,126 @@
+#!/bin/sh
+# Process 1 of a stage: mounts the stage's root, runs the install script in it, and takes everything down by ending.
+# usage: init.sh RUNNER-DIRECTORY ID SECONDS        (in the base view, in mount and pid namespaces of its own)
+set -eu
+
+# It ends every process it can see: never outside a pid namespace of its own.
+[ "$$" -eq 1 ] || exit 100
+HERE=$1 id=$2 limit=$3
+for part in "$HERE"/lib/*.sh; do
+    # shellcheck source=/dev/null
+    . "$part"
+done
+stage=$SYS/staging/$id
+root=$stage/root
+
+# mount_essentials: what a root needs to run programs. /run is the stage's own: sockets of the live services are not
+# a migration's to talk to. /data stays out: a migration must not reach its own layers.
+mount_essentials() {
+    mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp"
+    mount -t proc proc "$root/proc"
+    mount --rbind /sys "$root/sys"
+    mount --rbind /dev "$root/dev"
+    if [ -d "$root/dev/shm" ]; then mount -t tmpfs tmpfs "$root/dev/shm"; fi
+    mount -t tmpfs -o mode=755 tmpfs "$root/run"
+    mkdir -p "$root/run/lock" "$root/run/migration"
+    chmod 1777 "$root/run/lock"
+    resolver=$(readlink -m /proc/1/root/etc/resolv.conf 2>/dev/null || :)
+    case $resolver in
+    /run/*) if [ -f "$resolver" ]; then mkdir -p "$root${resolver%/*}" && cp "$resolver" "$root$resolver"; fi ;;
+    esac
+}
+
+# lay_files: the bundle's files/ over the stage, directories that exist keep their owner, mode and being links;
+# the services' directories beside them.
+lay_files() {
+    if [ -d "$stage/files" ]; then
+        tar -C "$stage/files" -cf - . |
+            tar -C "$root" -xpf - --no-overwrite-dir --keep-directory-symlink
+    fi
+    for service in "$stage/services"/*/; do
+        [ -d "$service" ] || continue
+        service=${service%/}
+        mkdir -p "$root/$SERVICES"
+        rm -rf -- "${root:?}/$SERVICES/${service##*/}"
+        cp -a -- "$service" "$root/$SERVICES/"
+    done
+}
+
+# stage_state: every state path becomes an overlay of its own over what /data/state holds now, so that the script sees
+# state, may change it, and none of it is real until the commit. One seen for the first time starts from the stack's.
+stage_state() {
+    number=0
+    while read -r path; do
+        number=$((number + 1))
+        unescape "$path"
+        dir=$stage/state/$number
+        mkdir -p "$dir/upper" "$dir/work" "$root$unescaped"
+        if [ -d "$STATE$unescaped" ]; then
+            ln -s "$STATE$unescaped" "$dir/lower"
+        else
+            cp -a -- "$root$unescaped" "$dir/lower"
+        fi
+        chmod --reference="$dir/lower/." "$dir/upper"
+        chown --reference="$dir/lower/." "$dir/upper"
+        (cd "$dir" && mount -t overlay overlay -o "lowerdir=lower,upperdir=upper,workdir=work,volatile" "$root$unescaped")
+    done <"$stage/state/paths"
+}
+
+# no_daemons: a policy-rc.d that lets no maintainer script start a service. Bound in, not written into the layer:
+# its mount point is made for the run and taken away after it.
+no_daemons() {
+    printf '#!/bin/sh\nexit 101\n' >"$root/run/migration/policy-rc.d"
+    chmod 755 "$root/run/migration/policy-rc.d"
+    policy=$root/usr/sbin/policy-rc.d
+    policy_made=
+    [ -e "$policy" ] || { : >"$policy" && policy_made=yes; }
+    mount --bind "$root/run/migration/policy-rc.d" "$policy"
+}
+
+# services_may_start: undoes no_daemons.
+services_may_start() {
+    umount "$policy"
+    [ -z "$policy_made" ] || rm -f -- "$policy"
+}
+
+# run_script: the install script, in a session of its own, with nothing of the operator's environment.
+run_script() {
+    cp -- "$stage/install.sh" "$root/run/migration/install.sh"
+    chmod 755 "$root/run/migration/install.sh"
+    setsid -w timeout --kill-after=10 "$limit" \
+        chroot "$root" /usr/bin/env -i --default-signal=HUP,PIPE,INT \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb \
+        DEBIAN_FRONTEND=noninteractive MIGRATION_ID="$id" /run/migration/install.sh
+}
+
+# state_trees: a state path that is new to this machine leaves its whole contents in state/<k>/tree.
+state_trees() {
+    number=0
+    while read -r path; do
+        number=$((number + 1))
+        unescape "$path"
+        [ ! -L "$stage/state/$number/lower" ] || continue
+        if [ -z "$(find "$stage/state/$number/lower" -mindepth 1 -print -quit)" ]; then
+            cp -al -- "$stage/state/$number/upper" "$stage/state/$number/tree"
+        else
+            cp -a -- "$root$unescaped" "$stage/state/$number/tree"
+        fi
+    done <"$stage/state/paths"
+}
+
+stack_mount "$stage/links" "$root" "$stage/upper" "$stage/work" volatile
+mount_essentials
+lay_files
+stage_state
+no_daemons
+started=$(date +%s)
+status=0
+run_script || status=$?
+case $status in
+124 | 137) [ $(($(date +%s) - started)) -lt "$limit" ] || printf 'timeout\n' >"$stage/timeout" ;;
+esac
+# What the script left running ends before anything is read from the stage.
+kill -KILL -- -1 2>/dev/null || :
+services_may_start
+[ "$status" -ne 0 ] || state_trees
+exit "$status"
