@@ -38,14 +38,20 @@ base_enter() {
     need_root
     mountpoint -q "$DATA" || [ -d "$SYS" ] ||
         die 111 'there is no /data' 'mount the persistent volume at /data, then run system-migrate init'
-    switch_complete
+    # Only the holder of the lock may touch a switch: this one may be another operator's, in flight.
+    if [ -d "$OLD" ]; then
+        lock_take switch
+        switch_complete
+        exec 9>&-
+    fi
     base_view
+    cd /
     SYSTEM_MIGRATE_INSIDE=1
     export SYSTEM_MIGRATE_INSIDE
     exec chroot "$BASE" /bin/sh "$SELF" "$@"
 }
 
-# base_identity: names the base by what it is made of, to standard output. To be run inside the view.
+# base_identity VIEW: names the base by what it is made of, to standard output. Inside the view VIEW is empty.
 base_identity() {
-    cat /etc/os-release /var/lib/dpkg/status 2>/dev/null | sha256sum | cut -c1-16
+    cat "$1/etc/os-release" "$1/var/lib/dpkg/status" 2>/dev/null | sha256sum | cut -c1-16
 }

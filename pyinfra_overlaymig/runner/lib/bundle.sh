@@ -6,8 +6,11 @@ bundle_receive() {
     local file
     rm -rf -- "$1"
     mkdir -p "$1"
-    tar -C "$1" --no-same-owner -xpzf - 2>"$1/errors" ||
+    tar -C "$1" --no-same-owner -xpzf - 2>"$1/errors" || {
+        ! grep -q 'No space left' "$1/errors" ||
+            die 3 "there is no room in $DATA for the bundle" 'remove what is not needed, or make the volume larger'
         die 4 "this is no bundle, or only a part of one: $(grep -m 1 . "$1/errors")" 'pack it again, or upload it again'
+    }
     rm -f -- "$1/errors"
     for file in plan limits install.sh sums; do
         [ -f "$1/$file" ] || die 4 "the bundle lacks $file" 'pack it with this version of overlaymig'
@@ -58,14 +61,28 @@ preflight() {
     for other in $(plan_values conflicts "$1/plan"); do
         ! stack_has "$other" || die 3 "$2 conflicts with $other, which is applied here" "go back to before $other, or leave $2 out"
     done
-    last=$(generation_stack "$(generation_current)" | sort | tail -n 1)
+    ! stack_has "$2" || die 20 "$2 is in the current generation and was never finished" 'run: system-migrate recover'
+    last=$(stack_newest)
+    if plan_values local "$1/plan" | grep -q yes; then last=; fi
     if [ -n "$last" ] && [ "$(printf '%s\n%s\n' "$last" "$2" | sort | tail -n 1)" != "$2" ]; then
-        die 3 "$2 is out of order: $last is applied already" "give it an id after $last"
+        die 3 "$2 is out of order: $last is applied already" "migrations run in the order of their ids: if no machine has it yet, give it an id after $last"
     fi
     if [ -n "$(plan_values service "$1/plan")" ] && ! services_supported; then
         die 3 "$2 has services, and s6-svscan does not run on $SCANDIR" "boot the machine through: system-migrate boot s6-svscan $SCANDIR"
     fi
     preflight_space "$1" "$2"
+}
+
+# stack_newest: the greatest id of the current generation that did not come from `install`, to standard output: what an
+# operator installs on one machine is not in the order of the others.
+stack_newest() {
+    local layer
+    generation_stack "$(generation_current)" | sort -r | while read -r layer; do
+        if ! plan_values local "$SYS/migrations/$layer/manifest" | grep -q yes; then
+            echo "$layer"
+            break
+        fi
+    done
 }
 
 # preflight_space DIR ID: room for the bundle's files twice, and some for what a script of any use makes.

@@ -23,6 +23,8 @@ timeout coreutils
 paste coreutils
 find findutils
 xargs findutils
+sort coreutils
+comm coreutils
 tar tar
 gzip gzip
 awk mawk

@@ -9,20 +9,6 @@ capture() {
         /bin/sh "$HERE/stage/capture.sh" "$HERE" "$1" </dev/null
 }
 
-# drift_conflicts ID: the paths of the running root's drift that a stage's changes overlap, one a line.
-drift_conflicts() {
-    local upper
-    upper=$SYS/upper/$(upper_live)/upper
-    [ -d "$upper" ] || return 0
-    (cd "$upper" && find . -mindepth 1 -printf '%y %P\0') |
-        sed -z 's/\\/\\134/g; s/\n/\\012/g; s/\t/\\011/g; s/^\(.\) /\1\t/; s/ /\\040/g' | tr '\0' '\n' |
-        awk -F '\t' '
-            part == 1 { split($0, word, " "); if (word[2] != "d") changed[word[9]]; next }
-            { path = $2; hit = path in changed && $1 != "d" }
-            { while (!hit && sub("/[^/]*$", "", path) && path != "") hit = path in changed }
-            hit { print $2 }' part=1 "$SYS/staging/$1/changes.list" part=2 -
-}
-
 # seal ID GENERATION: the stage's upper becomes the layer, its records the migration's folder.
 seal() {
     local stage record
@@ -32,10 +18,10 @@ seal() {
     cp -- "$stage/plan" "$record/manifest"
     cp -- "$stage/install.sh" "$record/install_script.sh"
     cp -- "$stage/limits" "$record/limits"
-    [ ! -f "$stage/verify.sh" ] || cp -- "$stage/verify.sh" "$record/verify.sh"
+    [ ! -f "$stage/verify.sh" ] || install -m 755 -- "$stage/verify.sh" "$record/verify.sh"
     cp -- "$stage/changes.list" "$record/changes.list"
     {
-        printf 'format %s\ndigest %s\ngeneration %s\nbase %s\n' "$FORMAT" "$(plan_digest "$stage/plan")" "$2" "$(base_identity)"
+        printf 'format %s\ndigest %s\ngeneration %s\nbase %s\n' "$FORMAT" "$(plan_digest "$stage/plan")" "$2" "$(base_identity '')"
         printf 'layer %s\n' "$(sha256sum <"$stage/changes.list" | cut -d ' ' -f 1)"
         printf 'files %s\n' "$(wc -l <"$stage/changes.list")"
         printf 'size %s\n' "$(du -sbx "$stage/upper" | cut -f 1)"
@@ -43,7 +29,6 @@ seal() {
         plan_values state "$stage/plan" | sed 's/^/state /'
         plan_values service "$stage/plan" | sed 's/^/service /'
     } | awk '!seen[$0]++' >"$record/record"
-    sync -f "$SYS"
     rm -rf -- "$SYS/layers/$1" "$SYS/migrations/$1"
     mv -T -- "$stage/upper" "$SYS/layers/$1"
     mv -T -- "$record" "$SYS/migrations/$1"
@@ -59,6 +44,8 @@ commit() {
     seal "$1" "$generation"
     { generation_stack "$(generation_current)"; echo "$1"; } >"$SYS/staging/$1/stack"
     generation_write "$generation" "$SYS/staging/$1/stack"
+    # All that the commit names has to be on the disk before it: a rename alone can outrun a file's contents.
+    sync -f "$SYS"
     generation_set "$generation"
 }
 
@@ -74,32 +61,42 @@ finish() {
     services_start "$1"
     verify "$1"
     sync -f "$STATE"
-    printf 'at %s\ngeneration %s\n' "$(now)" "$(generation_current)" | write_file "$SYS/migrations/$1/applied"
     [ ! -f "$SYS/staging/$1/log" ] || cp -- "$SYS/staging/$1/log" "$SYS/migrations/$1/log"
+    printf 'at %s\ngeneration %s\n' "$(now)" "$(generation_current)" | write_file "$SYS/migrations/$1/applied"
     metadata_write
     stage_discard "$1"
 }
 
 # verify ID: the migration's health check, in the running root, within its limit.
 verify() {
-    local script limit
+    local script limit status
     script=$SYS/migrations/$1/verify.sh
     [ -f "$script" ] || return 0
     limit=$(plan_values verify-timeout "$SYS/migrations/$1/limits")
     say 'verifying'
-    timeout --kill-after=5 "${limit:-60}" chroot "$LIVE" /usr/bin/env -i --default-signal=HUP,PIPE,INT \
-        PATH="$PATH" HOME=/root LANG=C.UTF-8 MIGRATION_ID="$1" /bin/sh -s <"$script" && return 0
-    warn "the health check of $1 failed"
+    status=0
+    timeout --kill-after=5 "${limit:-60}" chroot "$LIVE" \
+        /usr/bin/env -i --default-signal=HUP,PIPE,INT,TERM,QUIT PATH="$PATH" HOME=/root LANG=C.UTF-8 \
+        MIGRATION_ID="$1" "$script" </dev/null 9>&- || status=$?
+    case $status in
+    0) return 0 ;;
+    124 | 137) warn "verify.sh of $1 did not end within its limit of ${limit:-60} s" ;;
+    *) warn "verify.sh of $1 failed with status $status" ;;
+    esac
     return 1
 }
 
-# revert ID GENERATION: the undo of a commit: GENERATION is current again and runs, the layer goes back to the stage.
+# revert ID GENERATION live|boot: the undo of a commit: GENERATION is current again and runs, the layer goes back to the
+# stage. The record goes last: as long as it is there without `applied`, the revert is not over. At boot nothing runs yet.
 revert() {
     generation_set "$2"
-    switch_live
-    services_remove "$1"
+    if [ "$3" = live ]; then
+        switch_live
+        services_remove "$1"
+    fi
     state_take_back "$1"
-    services_resume "$1"
+    [ "$3" = boot ] || services_resume "$1"
+    mkdir -p "$SYS/staging/$1"
     [ ! -d "$SYS/layers/$1" ] || mv -T -- "$SYS/layers/$1" "$SYS/staging/$1/upper"
     rm -rf -- "$SYS/migrations/$1"
     metadata_write

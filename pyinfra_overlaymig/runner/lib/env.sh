@@ -10,15 +10,17 @@ RUN=/run/system-migrate
 BASE=$RUN/base
 LIVE=/proc/1/root
 OLD=/dev/.system-migrate.old
+# Overlay features that would make an upper directory unreadable without the mount; a kernel may have them on.
+PLAIN=redirect_dir=off,metacopy=off,index=off
 SCANDIR=/run/service
 SERVICEDIRS=/run/services
 SERVICES=etc/s6/services
 
-# say TEXT: one line of progress to standard output.
-say() { printf '==> %s\n' "$1"; }
+# say TEXT: one line of progress to standard output. Nobody listening any more is no reason to stop.
+say() { printf '==> %s\n' "$1" 2>/dev/null || :; }
 
 # warn TEXT: one line to standard error.
-warn() { printf 'system-migrate: %s\n' "$1" >&2; }
+warn() { printf 'system-migrate: %s\n' "$1" >&2 2>/dev/null || :; }
 
 # die CODE WHAT REMEDY: says both and leaves with CODE.
 die() {

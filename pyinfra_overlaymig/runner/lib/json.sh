@@ -23,7 +23,7 @@ json_migration() {
         digest) digest=$value ;; generation) generation=$value ;; files) files=$value ;; size) size=$value ;;
         state) states="$states $value" ;; service) services="$services $value" ;;
         esac
-    done <"$SYS/migrations/$1/record"
+    done 2>/dev/null <"$SYS/migrations/$1/record" || return 0
     if [ -f "$SYS/migrations/$1/applied" ]; then
         status=applied
         while read -r key value; do [ "$key" != at ] || applied_at=$value; done <"$SYS/migrations/$1/applied"
@@ -38,15 +38,15 @@ json_migration() {
 
 # json_migrations: all of them, in order, as an array, to standard output.
 json_migrations() {
-    local stack comma dir
+    local stack comma dir one
     stack=$(generation_stack "$(generation_current)" | tr '\n' ' ')
     comma=
     printf '['
     for dir in "$SYS/migrations"/*/; do
-        [ -f "$dir/record" ] || continue
         dir=${dir%/}
-        printf '%s' "$comma"
-        json_migration "${dir##*/}"
+        # A record may go while it is read: its migration is being reverted.
+        if [ ! -f "$dir/record" ] || ! one=$(json_migration "${dir##*/}" 2>/dev/null) || [ -z "$one" ]; then continue; fi
+        printf '%s%s' "$comma" "$one"
         comma=,
     done
     printf ']'

@@ -6,7 +6,10 @@
 lock_take() {
     mkdir -p "$SYS/lock"
     exec 9>>"$SYS/lock/flock"
-    flock -n 9 || {
+    # Whoever took it has to live with a dead terminal from here on.
+    trap '' HUP PIPE
+    # A second's patience: `status` looks at the lock by taking it for an instant.
+    flock -w 1 9 || {
         lock_owner
         die 3 "locked by ${who:-somebody} from ${from:-nowhere}, ${since:-}: ${verb:-} ${id:-} (pid ${pid:-?})" \
             'it goes on by itself; run this again when it is done, or look at: system-migrate status'
@@ -24,11 +27,11 @@ lock_record() {
 
 # lock_owner: reads the owner record into $who $from $pid $boot_id $since $verb $id.
 lock_owner() {
-    who='' from='' pid='' since='' verb='' id=''
+    who='' from='' pid='' boot_id='' since='' verb='' id=''
     [ -f "$SYS/lock/owner" ] || return 0
     while read -r key value; do
         case $key in
-        who) who=$value ;; from) from=$value ;; pid) pid=$value ;;
+        who) who=$value ;; from) from=$value ;; pid) pid=$value ;; boot_id) boot_id=$value ;;
         since) since=$value ;; verb) verb=$value ;; id) id=$value ;;
         esac
     done <"$SYS/lock/owner"
@@ -36,5 +39,5 @@ lock_owner() {
 
 # lock_free: true when nobody holds the lock.
 lock_free() {
-    [ ! -e "$SYS/lock/flock" ] || flock -n "$SYS/lock/flock" true
+    [ ! -e "$SYS/lock/flock" ] || flock -s -n "$SYS/lock/flock" true
 }

@@ -4,14 +4,24 @@
 # recover live|boot: undoes each stage whose migration is not in the current generation, and finishes each that is and has no
 # `applied` mark. `boot` says that the current generation is not running yet: then only files are mended.
 recover() {
+    generation_whole "$(generation_current)" ||
+        die 20 'the current generation cannot be assembled' "look at $SYS/generations and $SYS/layers"
     local dir id
     recover_swept
     for dir in "$SYS/staging"/*/; do
         id=${dir%/}
         id=${id##*/}
         if ! valid_id "$id" || [ -f "$dir/failed" ]; then continue; fi
-        if stack_has "$id"; then
+        if [ -f "$SYS/migrations/$id/applied" ]; then
+            # All was done but for taking the stage away.
+            metadata_write
+            stage_discard "$id"
+        elif stack_has "$id"; then
             recover_forward "$id" "$1"
+        elif [ -d "$SYS/migrations/$id" ]; then
+            warn "$id was being taken back: going on with it"
+            revert "$id" "$(generation_current)" "$1"
+            stage_keep "$id" interrupted
         else
             warn "$id was interrupted before its commit: undone"
             recover_back "$id"
@@ -21,7 +31,7 @@ recover() {
         id=${dir%/}
         id=${id##*/}
         if [ ! -d "$dir" ] || [ -f "$dir/applied" ] || stack_has "$id"; then continue; fi
-        recover_back "$id"
+        rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
     done
     [ "$1" = boot ] || [ "$(generation_current)" = "$(generation_running)" ] || switch_live
 }
@@ -37,14 +47,11 @@ recover_swept() {
     done
 }
 
-# recover_back ID: nothing of ID was ever current: its layer and records go, and what it was stays as evidence.
+# recover_back ID: nothing of ID was ever current: a layer that was sealed goes, and what it was stays as evidence.
 recover_back() {
-    state_take_back "$1"
-    if [ ! -f "$SYS/migrations/$1/applied" ]; then rm -rf -- "$SYS/layers/$1" "$SYS/migrations/$1"; fi
-    if [ -d "$SYS/staging/$1" ]; then
-        services_resume "$1"
-        stage_keep "$1" interrupted
-    fi
+    rm -rf -- "$SYS/layers/$1"
+    services_resume "$1"
+    stage_keep "$1" interrupted
 }
 
 # recover_forward ID BOOT: ID is past its commit point: completes it, or reverts it when it turns out bad.
@@ -58,9 +65,13 @@ recover_forward() {
     fi
     before=$(generation_before "$(generation_current)")
     # A process of its own, waited for: before `||`, the shell would go on after a step that failed.
-    (finish "$1") &
+    (
+        exec >>"$SYS/staging/$1/log" 2>&1 </dev/null
+        finish "$1"
+    ) &
     if ! wait "$!"; then
-        revert "$1" "$before"
+        tail -n 20 "$SYS/staging/$1/log" 2>/dev/null || :
+        revert "$1" "$before" live
         stage_keep "$1" unhealthy
         warn "$1 was reverted"
     fi

@@ -77,7 +77,12 @@ service_output() {
 services_remove() {
     local service
     for service in $(plan_values service "$SYS/migrations/$1/record"); do
-        service_drop "$service"
+        if [ -d "$LIVE/$SERVICES/$service" ]; then
+            # An earlier migration has a service of that name: back to that one.
+            service_install "$LIVE/$SERVICES/$service" "$service"
+        else
+            service_drop "$service"
+        fi
     done
 }
 
@@ -101,24 +106,27 @@ services_pause() {
     local service
     for service in $(plan_values stop "$SYS/staging/$1/plan"); do
         [ -e "$SCANDIR/$service" ] || continue
+        [ "$(s6-svstat -o wantedup "$SCANDIR/$service" 2>/dev/null)" = true ] || continue
         say "stopping service $service"
+        echo "$service" >>"$SYS/staging/$1/paused"
         s6-svc -wD -T 30000 -d "$SCANDIR/$service"
     done
 }
 
-# services_resume ID: starts again what services_pause stopped; one that runs is left alone.
+# services_resume ID: starts again what services_pause stopped, and only that.
 services_resume() {
     local service
-    for service in $(plan_values stop "$SYS/staging/$1/plan"); do
+    [ -f "$SYS/staging/$1/paused" ] || return 0
+    while read -r service; do
         [ ! -e "$SCANDIR/$service" ] || s6-svc -u "$SCANDIR/$service"
-    done
+    done <"$SYS/staging/$1/paused"
 }
 
-# services_boot: every service directory of the running root, the base's own too, goes into the scan directory.
+# services_boot ROOT: every service directory of ROOT, the base's own too, goes into the scan directory.
 services_boot() {
     local service
     mkdir -p "$SCANDIR" "$SERVICEDIRS"
-    for service in "/$SERVICES"/*/; do
+    for service in "$1/$SERVICES"/*/; do
         [ -d "$service" ] || continue
         service=${service%/}
         rm -rf -- "${SERVICEDIRS:?}/${service##*/}"

@@ -25,7 +25,7 @@ generation_stack() {
 # generation_write N STACK-FILE: records generation N. The file is complete before it has its name.
 generation_write() {
     {
-        printf 'format %s\nmade %s\nbase %s\n' "$FORMAT" "$(now)" "$(base_identity)"
+        printf 'format %s\nmade %s\nbase %s\n' "$FORMAT" "$(now)" "$(base_identity '')"
         sed 's/^/layer /' "$2"
     } | write_file "$SYS/generations/$1"
 }
@@ -41,6 +41,16 @@ generation_set() {
     sync "$SYS/generations"
 }
 
+# generation_whole N: true when N is recorded completely and each of its layers is there; otherwise says what is not.
+generation_whole() {
+    local layer
+    [ "$1" != 0 ] || return 0
+    grep -q '^made ' "$SYS/generations/$1" 2>/dev/null || { warn "generation $1 is not readable"; return 1; }
+    for layer in $(generation_stack "$1"); do
+        [ -d "$SYS/layers/$layer" ] || { warn "generation $1 lacks its layer $layer"; return 1; }
+    done
+}
+
 # stack_has ID: true when ID is a layer of the current generation.
 stack_has() {
     generation_stack "$(generation_current)" | grep -qxF -- "$1"
@@ -54,8 +64,8 @@ stack_state() {
     done | sort -u
 }
 
-# stack_links DIR: fills DIR with short names for the current stack, and leaves the value of lowerdir=, relative
-# to DIR, in $lowerdir. A mount's options end at one page: 400 layers fit only under names of a few characters.
+# stack_links DIR GENERATION: fills DIR with short names for a stack, and leaves the value of lowerdir=, relative to
+# DIR, in $lowerdir. A mount's options end at one page: 400 layers fit only under names of a few characters.
 stack_links() {
     local number layer
     rm -rf -- "$1"
@@ -63,32 +73,29 @@ stack_links() {
     ln -s / "$1/0"
     lowerdir=0
     number=0
-    for layer in $(generation_stack "$(generation_current)"); do
+    generation_whole "$2"
+    for layer in $(generation_stack "$2"); do
         number=$((number + 1))
-        [ -d "$SYS/layers/$layer" ] || {
-            warn "layer $layer is missing from $SYS/layers"
-            return 1
-        }
         ln -s "$SYS/layers/$layer" "$1/$number"
         lowerdir=$number:$lowerdir
     done
 }
 
-# stack_mount_lower DIR MOUNTPOINT: the current stack over the base, read-only. Without layers it is the base itself.
+# stack_mount_lower DIR MOUNTPOINT GENERATION: its stack over the base, read-only. Without layers, the base itself.
 stack_mount_lower() {
-    stack_links "$1"
+    stack_links "$1" "$3"
     if [ "$lowerdir" = 0 ]; then
         mount --bind -o ro / "$2"
     else
-        (cd "$1" && mount -t overlay overlay -o "ro,lowerdir=$lowerdir" "$2")
+        (cd "$1" && mount -t overlay overlay -o "ro,$PLAIN,lowerdir=$lowerdir" "$2")
     fi
 }
 
 # stack_mount DIR MOUNTPOINT UPPER WORK [OPTION…]: the current stack, writable in UPPER.
 # UPPER and WORK are reached through links in DIR too, so that no character of theirs can be read as an option.
 stack_mount() {
-    stack_links "$1" || return 1
+    stack_links "$1" "$(generation_current)"
     ln -s "$3" "$1/u"
     ln -s "$4" "$1/w"
-    (cd "$1" && mount -t overlay overlay -o "lowerdir=$lowerdir,upperdir=u,workdir=w${5:+,$5}" "$2")
+    (cd "$1" && mount -t overlay overlay -o "$PLAIN,lowerdir=$lowerdir,upperdir=u,workdir=w${5:+,$5}" "$2")
 }

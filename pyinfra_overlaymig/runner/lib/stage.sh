@@ -17,10 +17,10 @@ stage_prepare() {
         sort -u >"$SYS/staging/$1/state/paths"
 }
 
-# stage_run ID SECONDS: runs the install script; its exit status is the result, 124 when it ran out of time.
+# stage_run ID SECONDS: becomes the stage, so only ever to be called with `&`: runs the install script; its exit status is the result, 124 when it ran out of time.
 # `setpriv` and `--kill-child`: a chain of parent-death signals, so that a killed runner leaves no script behind.
 stage_run() {
-    setpriv --pdeathsig KILL \
+    exec setpriv --pdeathsig KILL \
         unshare --mount --pid --fork --kill-child --propagation private -- \
         /bin/sh "$HERE/stage/init.sh" "$HERE" "$1" "$2" </dev/null
 }

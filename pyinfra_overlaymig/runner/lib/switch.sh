@@ -71,7 +71,7 @@ switch_sweep() {
     local live dir
     live=$(upper_live)
     for dir in "$SYS/upper"/[0-9]*; do
-        case ${dir##*/} in "$live" | "${1:-none}" | '[0-9]*') ;; *) rm -rf -- "$dir" ;; esac
+        case ${dir##*/} in "$live" | "${1:-none}" | '[0-9]*') ;; *) rm -rf -- "$dir" 2>/dev/null || : ;; esac
     done
 }
 
@@ -92,6 +92,7 @@ upper_clone() {
         mkdir "$SYS/upper/$2.new/upper"
         chmod --reference=/ "$SYS/upper/$2.new/upper"
     fi
+    generation_current >"$SYS/upper/$2.new/generation"
     mv -T -- "$SYS/upper/$2.new" "$SYS/upper/$2"
 }
 
@@ -118,30 +119,40 @@ upper_catch_up() {
         if [ "$inode" = - ]; then
             rmdir -- "$LIVE/$unescaped" 2>/dev/null || :
         elif [ "$(stat -c %i -- "$to/$unescaped" 2>/dev/null)" = "$inode" ]; then
-            rm -f -- "$LIVE/$unescaped"
+            rm -f -- "$LIVE/$unescaped" || :
         fi
     done
     comm -z -13 "$3" "$3.now" | escaped | while IFS= read -r entry; do
         unescape "${entry#* }"
         # A character device here is a whiteout, the trace of the removal above.
         if [ ! -c "$to/$unescaped" ] && there "$to/$unescaped"; then continue; fi
-        if [ -c "$from/$unescaped" ]; then
-            rm -rf -- "${LIVE:?}/$unescaped"
-        elif plain_dir "$from/$unescaped"; then
-            mkdir -p -- "$LIVE/$unescaped"
-            chown --reference="$from/$unescaped" -- "$LIVE/$unescaped"
-            chmod --reference="$from/$unescaped" -- "$LIVE/$unescaped"
-        else
-            cp -a -- "$from/$unescaped" "$LIVE/$unescaped"
-        fi
+        drift_repeat "$from/$unescaped" "$LIVE/$unescaped" ||
+            ! there "$from/$unescaped" || warn "drift of the moment of the switch is not carried over: $entry"
     done
+}
+
+# drift_repeat SOURCE TARGET: makes TARGET, seen through the mount, what SOURCE in an upper says. Programs go on making and
+# removing files meanwhile: that something has just gone is no failure.
+drift_repeat() {
+    if [ -c "$1" ] && [ "$(stat -c %t:%T -- "$1" 2>/dev/null)" = 0:0 ]; then
+        rm -rf -- "$2"
+    elif plain_dir "$1"; then
+        mkdir -p -- "$2" && chown --reference="$1" -- "$2" && chmod --reference="$1" -- "$2"
+    else
+        cp -a -- "$1" "$2"
+    fi 2>/dev/null
 }
 
 # switch_carry LIVE NEW: binds every mount of the root LIVE at the same place below NEW, each with the tree below it.
 # State paths are not carried: they follow the generation. A place that the new stack lacks is made in its upper.
 switch_carry() {
     local place
-    stack_state >"$RUN/state.new"
+    stack_state | while read -r place; do
+        unescape "$place"
+        # As mountinfo writes it, which escapes less than a plan does.
+        printf '%s\t%s\n' "$(printf '%s' "$unescaped" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g; s/#/\\043/g' |
+            tr '\n' '\001' | sed 's/\x01/\\012/g')" "$place"
+    done >"$RUN/state.new"
     : >>"$RUN/state"
     awk -v own="$RUN" '
         part == 1 { state[$1]; next }
@@ -159,11 +170,12 @@ switch_carry() {
         mount -c --rbind "$1$unescaped" "$2$unescaped"
     done <"$RUN/carried"
     mv -f "$RUN/state.new" "$RUN/state"
+    cut -f 2 "$RUN/state" >"$RUN/state.bound"
     while read -r place; do
         unescape "$place"
         mount_place "$STATE$unescaped" "$2$unescaped"
         mount --bind "$STATE$unescaped" "$2$unescaped"
-    done <"$RUN/state"
+    done <"$RUN/state.bound"
 }
 
 # mount_place SOURCE PLACE: makes PLACE, a directory or a file as SOURCE is, where it is missing.
@@ -197,9 +209,15 @@ switch_live() {
     from=$(upper_live)
     to=$((from + 1))
     switch_sweep "$((from - 1))"
+    generation_whole "$(generation_current)"
     mkdir -p "$RUN/new"
     upper_clone "$from" "$to"
     upper_list "$to" >"$RUN/drift"
+    drift_release "$from" "$to"
+    if [ -f "$RUN/discard" ]; then
+        (cd "$SYS/upper/$to/upper" && tree_paths <"$RUN/discard" | xargs -0 -r rm -rf --)
+        rm -f -- "$RUN/discard"
+    fi
     stack_mount "$RUN/stack" "$RUN/new" "$SYS/upper/$to/upper" "$SYS/upper/$to/work"
     switch_carry "$LIVE" "$RUN/new"
     mkdir -p "$RUN/new$OLD"

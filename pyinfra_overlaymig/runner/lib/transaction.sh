@@ -17,7 +17,12 @@ transaction() {
     follower=$!
     while kill -0 "$follower" 2>/dev/null; do wait "$follower" || :; done
     status=0
-    wait "$worker" || status=$?
+    # A signal ends a wait, not the worker.
+    while :; do
+        status=0
+        wait "$worker" || status=$?
+        kill -0 "$worker" 2>/dev/null || break
+    done
     [ "$status" -le 128 ] || die 20 'the transaction was killed' 'run: system-migrate recover'
     exit "$status"
 }
@@ -58,8 +63,12 @@ transaction_worker() {
     stage_pid=
     say 'capturing what it changed'
     capture "$id"
-    drift_conflicts "$id" >"$SYS/staging/$id/conflicts"
-    if [ -s "$SYS/staging/$id/conflicts" ]; then
+    if [ ! -s "$SYS/staging/$id/changes.list" ] && plan_values local "$SYS/staging/$id/plan" | grep -q yes; then
+        phase=nothing
+        exit 3
+    fi
+    drift_conflicts "$id" "$SYS/staging/$id/conflicts"
+    if [ -s "$SYS/staging/$id/conflicts/changes" ]; then
         phase=conflict
         exit 3
     fi
@@ -78,8 +87,18 @@ transaction_worker() {
 # before `||`, the shell would go on after a step that failed.
 transaction_revert() {
     warn "reverting to generation $before"
-    (set -e; revert "$id" "$before") &
+    (set -e; revert "$id" "$before" live) &
     if wait "$!"; then code=9; else code=20; fi
+}
+
+# transaction_conflict: names the drift that is in the way.
+transaction_conflict() {
+    local count
+    count=$(wc -l <"$SYS/staging/$id/conflicts/changes")
+    warn "$id would change what was changed outside of migrations (drift):"
+    sed -n '1,20{s/^\(. .\).* \([^ ]*\)$/    \1 \/\2/;p}' "$SYS/staging/$id/conflicts/changes" >&2
+    [ "$count" -le 20 ] || warn "    and $((count - 20)) more"
+    warn '  hint: to give these changes up: system-migrate drift discard PATH…; nothing was changed'
 }
 
 # transaction_end STATUS: what the worker does last, wherever it got to; its exit code is the operator's.
@@ -91,28 +110,35 @@ transaction_end() {
     trap '' TERM
     set +e
     case $phase in
-    stage | conflict)
+    stage | conflict | nothing)
         [ -z "${stage_pid-}" ] || kill -KILL "$stage_pid" 2>/dev/null
         services_resume "$id"
-        if [ "$phase" = conflict ]; then code=3; else code=9; fi
+        case $phase in conflict) code=3 ;; nothing) code=0 ;; *) code=9 ;; esac
         ;;
     commit)
         code=9
         # The rename decides: was it reached, the migration is current and has to be taken back.
-        if stack_has "$id"; then transaction_revert; else recover_back "$id"; fi
+        if stack_has "$id"; then
+            transaction_revert
+        else
+            rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
+            services_resume "$id"
+        fi
         ;;
     finish) transaction_revert ;;
     esac
     case $code in
+    0)
+        say 'everything is there already: no migration was made'
+        stage_discard "$id"
+        ;;
     3)
-        warn "$id changes what was changed outside of migrations (drift):"
-        head -n 20 "$SYS/staging/$id/conflicts" | sed 's,^,    /,' >&2
-        warn '  hint: undo these changes, or make them a migration; nothing was changed'
+        transaction_conflict
         stage_discard "$id"
         ;;
     9)
         stage_keep "$id" "$1"
-        warn "$id failed; the machine is as it was before. Kept for you: $SYS/staging/$id"
+        warn "$id failed; the machine is as it was before. Its log is $SYS/staging/$id/log"
         warn '  hint: correct the migration and run it again'
         ;;
     20) warn "$id failed, and so did its revert. Run: system-migrate recover" ;;

@@ -12,6 +12,8 @@ for part in "$HERE"/lib/*.sh; do
 done
 stage=$SYS/staging/$id
 root=$stage/root
+# Process 1 of the machine, not of this namespace: /proc is still the machine's.
+live=$LIVE
 
 # mount_essentials: what a root needs to run programs. /run is the stage's own: sockets of the live services are not
 # a migration's to talk to. /data stays out: a migration must not reach its own layers.
@@ -24,10 +26,12 @@ mount_essentials() {
     mount -t tmpfs -o mode=755 tmpfs "$root/run"
     mkdir -p "$root/run/lock" "$root/run/migration"
     chmod 1777 "$root/run/lock"
-    resolver=$(readlink -m /proc/1/root/etc/resolv.conf 2>/dev/null || :)
-    case $resolver in
-    /run/*) if [ -f "$resolver" ]; then mkdir -p "$root${resolver%/*}" && cp "$resolver" "$root$resolver"; fi ;;
-    esac
+    # The live root's: a platform may have mounted them over the image's.
+    for name in resolv.conf hosts; do
+        if cat "$live/etc/$name" >"$root/run/migration/$name" 2>/dev/null && [ -f "$root/etc/$name" ]; then
+            mount --bind "$root/run/migration/$name" "$root/etc/$name"
+        fi
+    done
 }
 
 # lay_files: the bundle's files/ over the stage, directories that exist keep their owner, mode and being links;
@@ -62,7 +66,7 @@ stage_state() {
         fi
         chmod --reference="$dir/lower/." "$dir/upper"
         chown --reference="$dir/lower/." "$dir/upper"
-        (cd "$dir" && mount -t overlay overlay -o "lowerdir=lower,upperdir=upper,workdir=work,volatile" "$root$unescaped")
+        (cd "$dir" && mount -t overlay overlay -o "$PLAIN,lowerdir=lower,upperdir=upper,workdir=work,volatile" "$root$unescaped")
     done <"$stage/state/paths"
 }
 
@@ -88,9 +92,9 @@ run_script() {
     cp -- "$stage/install.sh" "$root/run/migration/install.sh"
     chmod 755 "$root/run/migration/install.sh"
     setsid -w timeout --kill-after=10 "$limit" \
-        chroot "$root" /usr/bin/env -i --default-signal=HUP,PIPE,INT \
+        chroot "$root" /usr/bin/env -i --default-signal=HUP,PIPE,INT,TERM,QUIT \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb \
-        DEBIAN_FRONTEND=noninteractive MIGRATION_ID="$id" /run/migration/install.sh
+        DEBIAN_FRONTEND=noninteractive MIGRATION_ID="$id" /run/migration/install.sh 9>&-
 }
 
 # state_trees: a state path that is new to this machine leaves its whole contents in state/<k>/tree.

@@ -13,10 +13,12 @@ verb_boot() {
         SYSTEM_MIGRATE_BOOT=1 exec sh "$newer" boot -- "$@"
     fi
     unset SYSTEM_MIGRATE_BOOT
+    [ ! -f "$RUN/running" ] || die 3 'this machine has been booted' 'boot is the entrypoint of a machine, once for each start'
     if ! sh "$SELF" assemble; then
         warn 'the current generation could not be assembled: the base runs alone'
+        (services_boot '') || warn 'some services could not be laid out'
     fi
-    services_boot
+    cd /
     sh "$SELF" settle </dev/null &
     exec "$@"
 }

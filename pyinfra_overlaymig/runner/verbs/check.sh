@@ -3,6 +3,7 @@
 
 verb_check() {
     local missing
+    [ "$#" -eq 0 ] || die 100 'check takes no arguments' 'system-migrate check'
     need_root
     missing=$(capabilities_missing)
     [ -z "$missing" ] || die 3 "this machine lacks: $missing" 'install these packages in the base image'

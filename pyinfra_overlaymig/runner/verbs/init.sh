@@ -2,7 +2,7 @@
 # shellcheck shell=dash
 
 verb_init() {
-    local digest name home
+    local digest name home previous
     need_root
     [ -d "$DATA" ] || die 111 "there is no $DATA" "mount the machine's persistent volume at $DATA"
     layout
@@ -19,11 +19,12 @@ verb_init() {
         sync -f "$home"
         mv -T -- "$home/$name.new" "$home/$name"
     fi
+    previous=$(readlink -- "$home/system-migrate" 2>/dev/null || :)
     ln -sfn "$name/system-migrate" "$home/system-migrate.new"
     mv -fT -- "$home/system-migrate.new" "$home/system-migrate"
     sync "$home"
     # A verb that runs at this moment may still read from the version before: the ones before that go.
-    find "$home" -mindepth 1 -maxdepth 1 -type d ! -name "$name" -mmin +60 -exec rm -rf -- {} +
+    find "$home" -mindepth 1 -maxdepth 1 -type d ! -name "$name" ! -name "${previous%%/*}" -exec rm -rf -- {} +
     # In a root that is an overlay of ours this would be drift: there the image has to have the link.
     if ! mountpoint -q "$BASE" && [ ! -e /usr/local/sbin/system-migrate ]; then
         ln -s "$home/system-migrate" /usr/local/sbin/system-migrate

@@ -21,7 +21,7 @@ verb_install() {
         printf '\n'
     } >"$incoming/install.sh"
     {
-        printf 'format %s\nid %s\nstate-auto yes\nmember 0755 ' "$FORMAT" "$id"
+        printf 'format %s\nid %s\nstate-auto yes\nlocal yes\nmember 0755 ' "$FORMAT" "$id"
         sha256sum <"$incoming/install.sh" | sed 's/ .*/ install.sh/'
     } >"$incoming/plan"
     printf 'timeout 1800\n' >"$incoming/limits"
@@ -32,6 +32,7 @@ verb_install() {
 # install_id PACKAGE: the next free id of today, or of the newest migration's day if that is later.
 install_id() {
     local last day number label
+    # The order of the others does not count it, but no two may have one number.
     last=$(generation_stack "$(generation_current)" | sort | tail -n 1)
     day=$(date -u +%Y%m%d)
     number=0

@@ -2,9 +2,9 @@
 # shellcheck shell=dash
 
 verb_recover() {
+    [ "$#" -eq 0 ] || die 100 'recover takes no arguments' 'system-migrate recover'
     layout
     lock_take recover
-    trap '' HUP PIPE
     recover live
     say "generation $(generation_current) is current, $(generation_running) is running"
 }

@@ -2,6 +2,7 @@
 # shellcheck shell=dash
 
 verb_status() {
+    [ "$#" -eq 0 ] || die 100 'status takes no arguments' 'system-migrate status'
     local current running booted digest boot_id missing
     current=$(generation_current)
     running=$(generation_running)
@@ -13,7 +14,7 @@ verb_status() {
     printf '{"format":%s,"runner":{"version":"%s","digest":"%s"}' "$FORMAT" "$VERSION" "$digest"
     printf ',"host":"%s","boot_id":"%s","kernel":"%s","booted":%s,"base":"%s"' \
         "$(uname -n | tr -cd 'A-Za-z0-9._-')" "$boot_id" "$(uname -r | tr -cd 'A-Za-z0-9._+-')" "$booted" \
-        "$(status_base)"
+        "$(if mountpoint -q "$BASE"; then base_identity "$BASE"; else base_identity ''; fi)"
     printf ',"generation":%s,"running":%s,"stack":' "$current" "$running"
     # shellcheck disable=SC2046 # ids have no spaces
     json_list $(generation_stack "$current")
@@ -31,14 +32,6 @@ verb_status() {
     printf ',"missing":['
     [ -z "$missing" ] || printf '"%s"' "$(printf '%s' "$missing" | sed 's/, /","/g')"
     printf ']}\n'
-}
-
-# status_base: the identity of the base, read through the view where there is one.
-status_base() {
-    local root
-    root=
-    if mountpoint -q "$BASE"; then root=$BASE; fi
-    cat "$root/etc/os-release" "$root/var/lib/dpkg/status" 2>/dev/null | sha256sum | cut -c1-16
 }
 
 status_generations() {
@@ -71,24 +64,38 @@ status_evidence() {
     printf ']'
 }
 
+# status_services: what is supervised, and what the current generation promises but nobody supervises.
 status_services() {
-    local comma clock dir up wanted ready pid age
+    local comma dir name promised
     comma=
-    clock=$(date +%s)
     printf '['
     for dir in "$SCANDIR"/*/; do
         [ -d "$dir/supervise" ] || continue
         dir=${dir%/}
-        s6-svstat -o up,wantedup,ready,pid,updownfor "$dir" >"$RUN/.svstat.$$" 2>/dev/null || continue
-        read -r up wanted ready pid age <"$RUN/.svstat.$$"
-        # A service that announces no readiness is ready when it is up.
-        [ -f "$dir/notification-fd" ] || ready=$up
-        printf '%s{"name":"%s","up":%s,"ready":%s,"pid":%s,"wanted_up":%s,"since":%s}' \
-            "$comma" "${dir##*/}" "$up" "$ready" "$pid" "$wanted" "$((clock - age))"
+        printf '%s' "$comma"
+        status_service "$dir" "${dir##*/}"
         comma=,
     done
-    rm -f "$RUN/.svstat.$$"
+    promised=$(generation_stack "$current" | while read -r name; do
+        plan_values service "$SYS/migrations/$name/record"
+    done | sort -u)
+    for name in $promised; do
+        [ ! -d "$SCANDIR/$name/supervise" ] || continue
+        printf '%s{"name":"%s","up":false,"ready":false,"pid":-1,"wanted_up":true,"since":0}' "$comma" "$name"
+        comma=,
+    done
     printf ']'
+}
+
+# status_service DIR NAME: one service, as s6 tells. One that announces no readiness is ready when it is up.
+status_service() {
+    local up wanted ready
+    # shellcheck disable=SC2046 # five words
+    set -- "$1" "$2" $(s6-svstat -o up,wantedup,ready,pid,updownfor "$1" 2>/dev/null || echo false true false -1 0)
+    up=$3 wanted=$4 ready=$5
+    [ -f "$1/notification-fd" ] || ready=$up
+    printf '{"name":"%s","up":%s,"ready":%s,"pid":%s,"wanted_up":%s,"since":%s}' \
+        "$2" "$up" "$ready" "$6" "$wanted" "$(($(date +%s) - $7))"
 }
 
 status_lock() {

@@ -1,0 +1,91 @@
+# Drift: what lies in the running root's upper, that is, what was changed outside of migrations.
+# shellcheck shell=dash
+
+# drift_generation N: the generation that upper N was mounted over, to standard output.
+drift_generation() {
+    if [ -f "$SYS/upper/$1/generation" ]; then cat "$SYS/upper/$1/generation"; else generation_running; fi
+}
+
+# drift_compare N DIR: compares the entries of upper N that DIR/paths names with the stack below; leaves the lists of
+# `compare` in DIR.
+drift_compare() {
+    setpriv --pdeathsig KILL unshare --mount --propagation private -- \
+        /bin/sh "$HERE/stage/drift.sh" "$HERE" "$SYS/upper/$1/upper" "$(drift_generation "$1")" "$2" </dev/null
+}
+
+# drift_overlap N CHANGES DIR: leaves in DIR/paths the entries of upper N that meet one of CHANGES, lines as in
+# changes.list: at its path, below something that is no directory any more, or above it without being one. A directory
+# meets another one only in its metadata.
+drift_overlap() {
+    mkdir -p "$3"
+    : >"$3/paths"
+    [ -d "$SYS/upper/$1/upper" ] || return 0
+    (cd "$SYS/upper/$1/upper" && find . -mindepth 1 -printf '%p\0%l\0%y:%m:%U:%G\0') | tree_records >"$3/drift"
+    (cd "$SYS/upper/$1/upper" && find . -mindepth 1 -type d -print0 | tree_attributes) >"$3/drift.attributes"
+    awk -F '\t' '
+        part == 1 {
+            split($0, word, " ")
+            path = word[9]
+            if (word[2] == "d") directory[path] = "d:" word[3] ":" word[4] ":" word[5]; else changed[path]
+            while (sub("/[^/]*$", "", path)) holds[path]
+            next
+        }
+        part == 2 { if ($2 ~ /opaque/) opaque[$1]; next }
+        {
+            path = $1
+            if ($3 ~ /^d/ && !($1 in opaque)) meets = path in changed || (path in directory && directory[path] != $3)
+            else meets = path in changed || path in directory || path in holds
+            while (!meets && sub("/[^/]*$", "", path)) meets = path in changed
+        }
+        meets' part=1 "$2" part=2 "$3/drift.attributes" part=3 "$3/drift" | tree_paths >"$3/paths"
+}
+
+# drift_conflicts ID DIR: leaves in DIR/changes the drift that a stage's changes would meet, in DIR/unchanged what only
+# looks like it: files that were opened for writing and left as they were.
+drift_conflicts() {
+    rm -rf -- "$2"
+    drift_overlap "$(upper_live)" "$SYS/staging/$1/changes.list" "$2"
+    : >"$2/changes"
+    [ ! -s "$2/paths" ] || drift_compare "$(upper_live)" "$2"
+}
+
+# drift_release FROM TO: takes out of the clone TO of upper FROM what is no drift and would hide a change between the
+# generation of FROM and the current one. Nothing else: a file that a process holds open stays the one it writes to.
+drift_release() {
+    local lists layer file entry
+    lists=$RUN/release
+    rm -rf -- "$lists"
+    mkdir -p "$lists"
+    generation_stack "$(drift_generation "$1")" >"$lists/before"
+    generation_stack "$(generation_current)" >"$lists/after"
+    sort "$lists/before" "$lists/after" | uniq -u | while read -r layer; do
+        for file in "$SYS/migrations/$layer/changes.list" "$SYS/staging/$layer/changes.list"; do
+            [ ! -f "$file" ] || cat "$file"
+        done
+    done >"$lists/differences"
+    [ -s "$lists/differences" ] || return 0
+    drift_overlap "$1" "$lists/differences" "$lists"
+    [ -s "$lists/paths" ] || return 0
+    drift_compare "$1" "$lists"
+    (
+        cd "$SYS/upper/$2/upper" || exit
+        tree_paths <"$lists/unchanged" | xargs -0 -r rm -f --
+        # A directory that only carries drift takes over the metadata that the new stack gives it.
+        tree_paths <"$lists/unchanged.dirs" | escaped >"$lists/carriers"
+        while IFS= read -r entry; do
+            unescape "$entry"
+            drift_metadata "$unescaped"
+        done <"$lists/carriers"
+    )
+}
+
+# drift_metadata DIRECTORY: in a clone, gives DIRECTORY the metadata of the topmost layer of the current stack, or of the
+# base, that has it.
+drift_metadata() {
+    local layer source
+    source=/$1
+    for layer in $(generation_stack "$(generation_current)"); do
+        [ ! -d "$SYS/layers/$layer/$1" ] || source=$SYS/layers/$layer/$1
+    done
+    [ ! -d "$source" ] || { chown --reference="$source" -- "$1" && chmod --reference="$source" -- "$1"; }
+}
