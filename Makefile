@@ -1,0 +1,67 @@
+# What can be done with this checkout. `make help` lists it.
+
+PYTHON ?= python3
+LAB_PACKAGES := python3-venv mmdebstrap nftables iproute2 openssh-client util-linux mount procps
+TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs
+SH_PROGRAMS := $(wildcard pyinfra_overlaymig/runner/stage/*.sh)
+SH_PARTS := $(wildcard pyinfra_overlaymig/runner/lib/*.sh)
+SH_VERBS := $(wildcard pyinfra_overlaymig/runner/verbs/*.sh)
+SH_ALONE := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh) \
+	$(wildcard deploys/migrations/*/*.sh)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-down test lint unit clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.setup ## .venv with overlaymig and pyinfra in it, and the system packages that a lab needs
+
+.venv/.setup: pyproject.toml tests/constraints.txt
+	@sh pyinfra_overlaymig/lab/host-packages.sh $(LAB_PACKAGES)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable .
+	@touch $@
+
+.venv/.test: .venv/.setup
+	@sh pyinfra_overlaymig/lab/host-packages.sh $(TEST_PACKAGES)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: .venv/.setup ## three throwaway machines, and PostgreSQL on them by migration
+	$(BIN)/overlaymig lab up -n 3
+	@printf '\n### what an operator types:\n\n'
+	$(BIN)/pyinfra -y inventories/lab.py deploys/postgres.py
+	@printf '\n### the same again: nothing is left to do\n\n'
+	$(BIN)/pyinfra -y inventories/lab.py deploys/postgres.py
+	@printf '\n### the machines now\n\n'
+	@$(BIN)/overlaymig lab status
+	@printf '\nLook further:\n'
+	@printf '  %s\n' '$(BIN)/overlaymig lab ssh lab-1' \
+		"$(BIN)/overlaymig lab exec lab-1 -- su - postgres -c 'psql -c \"select version()\"'" \
+		'$(BIN)/overlaymig lab exec lab-1 -- head /data/system/migrations/20240206-001_add_postgresql/changes.list' \
+		'$(BIN)/overlaymig lab restart lab-1      # the root is reset, PostgreSQL comes back' \
+		'$(BIN)/pyinfra --dry inventories/lab.py deploys/migrate.py'
+	@printf 'Take the machines down:\n  make demo-down\n'
+
+demo-down: .venv/.setup ## take the machines of the demo down
+	$(BIN)/overlaymig lab down
+
+test: lint unit ## everything that CI runs
+
+lint: .venv/.test ## ruff, mypy, shellcheck and dash
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@# The runner is one program in many files: names of one are used in others, verbs are called by name (SC2317).
+	@cat $(SH_PARTS) $(SH_VERBS) | shellcheck -s dash -e SC2317 -
+	@for file in $(SH_PROGRAMS); do cat $(SH_PARTS) $(SH_VERBS) "$$file" | shellcheck -s dash -e SC2317 - || exit; done
+	@shellcheck -s sh $(SH_ALONE)
+	@for file in $(SH_PARTS) $(SH_VERBS) $(SH_PROGRAMS) $(SH_ALONE); do dash -n "$$file" || exit; done
+
+unit: .venv/.test ## the tests, the lab's among them (needs root)
+	$(BIN)/python -m pytest
+
+clean: ## remove what make made here (the lab is not touched: make demo-down)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

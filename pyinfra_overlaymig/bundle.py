@@ -1,0 +1,161 @@
+"""Packs a migration, and the runner itself, as bytes that are the same on every machine."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
+from pyinfra_overlaymig.migration import Migration
+from pyinfra_overlaymig.services import render
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: str
+    content: bytes = b""
+    mode: int = 0o644
+    target: str | None = None
+
+
+def pack(migration: Migration) -> bytes:
+    """``migration`` as the tar.gz that `system-migrate apply -` reads."""
+    files = [
+        _Entry("plan", migration.plan),
+        _Entry("limits", limits(migration)),
+        *_members(migration),
+        *_services(migration),
+    ]
+    links = [_Entry(link.path, target=link.target) for link in migration.links]
+    return _tar_gz([*files, *links, _Entry("sums", _sums(files))])
+
+
+def limits(migration: Migration) -> bytes:
+    """How long things may take, in seconds; no part of the digest."""
+    lines = [f"timeout {migration.timeout}", f"verify-timeout {migration.verify_timeout}"]
+    lines += sorted(f"ready-timeout {one.name} {one.ready_timeout}" for one in migration.services)
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def wire(data: bytes) -> list[str]:
+    """``data`` as short lines of base64, fit for a command's input."""
+    return textwrap.wrap(base64.b64encode(data).decode("ascii"), 76)
+
+
+@cache
+def runner_archive() -> tuple[bytes, str]:
+    """The runner as a tar.gz, with the digest (hex) that a machine reports once it is there."""
+    files = list(_runner_files())
+    listing = "".join(f"{_sha256(file.content)}  {file.path}\n" for file in files)
+    digest = _sha256(listing.encode("ascii"))
+    return _tar_gz([*files, _Entry("digest", f"{digest}\n".encode("ascii"))]), digest
+
+
+def _members(migration: Migration) -> Iterator[_Entry]:
+    for member in migration.members:
+        content = member.source.read_bytes()
+        if _sha256(content) != member.sha256:
+            raise InvalidMigration("changed while it was being packed", hint="run it again", file=member.source)
+        yield _Entry(member.path, content, member.mode)
+
+
+def _services(migration: Migration) -> Iterator[_Entry]:
+    for service in migration.services:
+        for file in render(migration, service):
+            path = f"services/{service.name}/{file.path}"
+            content = file.text.encode("utf-8")
+            yield _Entry(path, content, 0o755 if file.executable else 0o644)
+
+
+def _runner_files() -> Iterator[_Entry]:
+    top = resources.files(__package__) / "runner"
+    program = top / "system-migrate"
+    if not program.is_file():
+        raise OverlaymigError(
+            "the runner is not in this installation of overlaymig",
+            hint="install the package again, or run from a whole checkout",
+        )
+    found = [
+        _Entry(f"{folder.name}/{file.name}", file.read_bytes())
+        for folder in top.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".sh")
+    ]
+    found.append(_Entry("system-migrate", program.read_bytes(), 0o755))
+    yield from sorted(found, key=lambda file: file.path)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sums(files: list[_Entry]) -> bytes:
+    """As `sha256sum` writes it: a name with a newline or backslash is escaped, its line marked."""
+    lines = []
+    for file in sorted(files, key=_by_path):
+        name = os.fsencode(file.path)
+        escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+        mark = b"\\" if escaped != name else b""
+        lines.append(mark + _sha256(file.content).encode("ascii") + b"  " + escaped + b"\n")
+    return b"".join(lines)
+
+
+def _by_path(entry: _Entry) -> bytes:
+    return os.fsencode(entry.path)
+
+
+def _parents(entries: list[_Entry]) -> set[str]:
+    parents: set[str] = set()
+    for entry in entries:
+        parts = entry.path.split("/")
+        parents.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+    return parents
+
+
+def _tar_gz(entries: list[_Entry]) -> bytes:
+    """A tar.gz of ``entries`` and the directories above them, without owner, time or chance."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile("", "wb", 9, buffer, mtime=0) as stream,
+        tarfile.open(
+            fileobj=stream,
+            mode="w",
+            format=tarfile.GNU_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as archive,
+    ):
+        for path in sorted(_parents(entries), key=os.fsencode):
+            archive.addfile(_header(path, tarfile.DIRTYPE, 0o755))
+        for entry in sorted(entries, key=_by_path):
+            _add(archive, entry)
+    return buffer.getvalue()
+
+
+def _add(archive: tarfile.TarFile, entry: _Entry) -> None:
+    if entry.target is not None:
+        link = _header(entry.path, tarfile.SYMTYPE, 0o777)
+        link.linkname = entry.target
+        archive.addfile(link)
+        return
+    header = _header(entry.path, tarfile.REGTYPE, entry.mode)
+    header.size = len(entry.content)
+    archive.addfile(header, io.BytesIO(entry.content))
+
+
+def _header(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(path)
+    header.type = kind
+    header.mode = mode
+    header.uname = header.gname = "root"
+    return header

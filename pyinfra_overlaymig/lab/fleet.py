@@ -1,0 +1,169 @@
+"""What can be done with a lab; any step may be interrupted, and doing it again completes it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyinfra_overlaymig.errors import OverlaymigError
+from pyinfra_overlaymig.lab import network, prerequisites
+from pyinfra_overlaymig.lab.base import base_root, remove_tree
+from pyinfra_overlaymig.lab.connection import at_once, wait_for_ssh
+from pyinfra_overlaymig.lab.layout import MAX_MACHINES, Lab, Place, place, places
+from pyinfra_overlaymig.lab.locking import Report, locked
+from pyinfra_overlaymig.lab.machine import (
+    Machine,
+    create,
+    look,
+    make_key,
+    remove,
+    start,
+    write_known_hosts,
+)
+
+_BOOTING = 8
+"""Machines that boot at the same time: more of them only wait for the same two cores."""
+_BUSY = "waiting for another overlaymig command that works on this lab"
+
+
+def quiet(_: str) -> None:
+    """Report nothing."""
+
+
+def up(lab: Lab, count: int, report: Report = quiet) -> list[Machine]:
+    """Make lab-1 to lab-``count`` run and answer ssh; others are left as they are."""
+    if not 1 <= count <= MAX_MACHINES:
+        raise OverlaymigError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}", hint="choose -n")
+    with _working_on(lab, report):
+        base = base_root(lab.cache, report)
+        make_key(lab.key, "overlaymig-lab")
+        network.raise_bridge(lab)
+        wanted = [Place(lab, index) for index in range(1, count + 1)]
+        for new in wanted:
+            create(new)
+        write_known_hosts(lab, places(lab))
+        _boot([here for here in wanted if not look(here).running], base, report)
+        return [look(here) for here in wanted]
+
+
+def restart(lab: Lab, name: str, report: Report = quiet) -> Machine:
+    """End a machine as a loss of power would, and boot it again with nothing but its /data."""
+    known(lab, name)
+    with _working_on(lab, report):
+        base = base_root(lab.cache, report)
+        network.raise_bridge(lab)
+        write_known_hosts(lab, places(lab))
+        _boot([known(lab, name)], base, report)
+        return look(known(lab, name))
+
+
+def down(lab: Lab, report: Report = quiet) -> None:
+    """Remove every machine with its /data and all else but the cached base."""
+    with _working_on(lab, report):
+        for here in places(lab):
+            remove(here)
+            report(f"{here.name} removed")
+        network.drop_bridge(lab)
+        lab.remove(remove_tree)
+
+
+def machines(lab: Lab) -> list[Machine]:
+    """Every machine of the lab, running or not, by number."""
+    return [look(here) for here in places(lab) if lab.subnet.exists()]
+
+
+def machine(lab: Lab, name: str) -> Machine:
+    """The machine called ``name``."""
+    return look(known(lab, name))
+
+
+def known(lab: Lab, name: str) -> Place:
+    """The place of the machine called ``name``, which must exist."""
+    here = place(lab, name)
+    if not here.directory.is_dir():
+        names = ", ".join(other.name for other in places(lab)) or "none yet"
+        raise OverlaymigError(
+            f"there is no {name} in this lab (there is: {names})",
+            hint=f"make it: overlaymig lab up -n {here.index}",
+        )
+    return here
+
+
+def inventory(lab: Lab | None = None) -> list[tuple[str, dict[str, object]]]:
+    """The running machines as pyinfra hosts, reached with the lab's own key and known_hosts."""
+    lab = lab or Lab.default()
+    running = [found for found in machines(lab) if found.running]
+    if not running:
+        raise OverlaymigError(
+            f"no machine runs in the lab {lab.directory}", hint="start some: overlaymig lab up -n 3"
+        )
+    return [(found.name, ssh_data(lab, found)) for found in running]
+
+
+def ssh_data(lab: Lab, found: Machine) -> dict[str, object]:
+    """Settings for pyinfra's ssh; nothing of the operator's ~/.ssh is read or written."""
+    return {
+        "ssh_hostname": found.address,
+        "ssh_user": "root",
+        "ssh_key": str(lab.key),
+        "ssh_known_hosts_file": str(lab.known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+        "ssh_config_file": "/dev/null",
+        "ssh_allow_agent": False,
+        "ssh_look_for_keys": False,
+    }
+
+
+@contextmanager
+def _working_on(lab: Lab, report: Report) -> Iterator[None]:
+    """Hold the lab's lock, on a host that has what a lab needs."""
+    lab.claim()
+    prerequisites.check(lab.directory)
+    # Machines see the directories made here: a strict umask must not lock their users out.
+    before = os.umask(0o022)
+    try:
+        with locked(lab.directory, report=report, busy=_BUSY):
+            yield
+    finally:
+        os.umask(before)
+
+
+def ssh_argv(lab: Lab, found: Machine) -> list[str]:
+    """The argv that logs in to a machine; a command for it may follow."""
+    options = (
+        f'UserKnownHostsFile="{lab.known_hosts}"',
+        "GlobalKnownHostsFile=/dev/null",
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+        "IdentityAgent=none",
+        "LogLevel=ERROR",
+    )
+    # `-F none`: with a configuration named, ssh neither reads nor makes ~/.ssh.
+    argv = ["ssh", "-F", "none", "-i", str(lab.key)]
+    return [
+        *argv,
+        *(word for option in options for word in ("-o", option)),
+        f"root@{found.address}",
+    ]
+
+
+def _boot(places: list[Place], base: Path, report: Report) -> None:
+    """Boot machines and wait for each; raises one error that tells of all that failed."""
+
+    def boot(here: Place) -> None:
+        begun = time.monotonic()
+        alive = start(here, base)
+        found = look(here)
+        wait_for_ssh(here.lab, found, alive)
+        report(f"{found.name} answers ssh at {found.address} ({time.monotonic() - begun:.1f} s)")
+
+    problems = [done for done in at_once(boot, places, size=_BOOTING) if isinstance(done, Exception)]
+    if not problems:
+        return
+    hints = [problem.hint for problem in problems if isinstance(problem, OverlaymigError)]
+    raise OverlaymigError(
+        "\n".join(map(str, problems)), hint=hints[0] if hints else "run it again"
+    ) from problems[0]

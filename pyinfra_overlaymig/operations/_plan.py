@@ -1,0 +1,132 @@
+"""Says what applying a migration means, before it is done; it must change nothing and ask no machine."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+
+from pyinfra_overlaymig.facts.migration import Trace
+from pyinfra_overlaymig.migration import Migration, Service
+from pyinfra_overlaymig.model import label
+from pyinfra_overlaymig.octal import escape_text, unescape_text
+from pyinfra_overlaymig.status import LockOwner, Status
+
+FILES = "files"
+
+
+def plan(wanted: Migration) -> Iterator[str]:
+    """All that a migration brings, for reading."""
+    yield f"{wanted.id}: {' '.join(wanted.description.split())}"
+    for what, values in (
+        ("depends on", wanted.depends),
+        ("conflicts with", wanted.conflicts),
+        ("stops meanwhile", wanted.stop),
+        ("keeps as state", wanted.state),
+    ):
+        if values:
+            yield f"  {what}: {', '.join(values)}"
+    for service in wanted.services:
+        yield from _service(service)
+    files = list(_files(wanted))
+    if files:
+        yield "  brings files, owned by root:"
+        yield from files
+    for script in ("install.sh", "verify.sh"):
+        if any(member.path == script for member in wanted.members):
+            yield f"  {script}:"
+            yield from (f"    {line}" for line in wanted.script(script).splitlines())
+
+
+def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Why the machine will refuse it, as far as its status tells, each with a remedy.
+
+    ``coming`` are the ids that are applied to the machine before this one.
+    """
+    active = {one.id for one in status.migrations if one.active}
+    before = active.union(coming)
+    if status.lock:
+        yield _locked(status.lock), "it goes on by itself; run this again when it is done"
+    for needed in wanted.depends:
+        if needed not in before:
+            yield f"it depends on {needed}, which is not applied here", f"apply {needed} first, as migrations_in does"
+    for other in wanted.conflicts:
+        if other in before:
+            yield f"it conflicts with {other}, which is applied here", "leave one of them out of this machine"
+    newest = max((id for id in before if not _made_by_install(id)), default="")
+    if newest > wanted.id:
+        when = "is applied already" if newest in active else "is applied before it by this run"
+        yield f"it is out of order: {newest} {when}", f"if no machine has it yet, give it an id after {newest}"
+
+
+def edit(wanted: Migration, applied: Trace) -> Iterator[str]:
+    """What differs between the folder and what was applied, for reading."""
+    yield from _diff("install.sh", applied.install_script.splitlines(), wanted.script().splitlines())
+    edited = wanted.plan.decode("ascii")
+    yield from _diff("plan", _words(applied.plan), _words(edited))
+    old, new = _members(applied.plan), _members(edited)
+    others = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+    if others:
+        yield f"    changed as well: {', '.join(_readable(path) for path in others)}"
+
+
+def _service(service: Service) -> Iterator[str]:
+    yield f"  brings up the service {service.name}:"
+    for key, value in service.settings():
+        first, *more = value.splitlines() or [""]
+        yield f"    {key}: {first}" if not more else f"    {key}:"
+        if more:
+            yield from (f"      {line}" for line in (first, *more))
+
+
+def _files(wanted: Migration) -> Iterator[str]:
+    for member in wanted.members:
+        if member.path.startswith(f"{FILES}/"):
+            size = member.source.stat().st_size
+            yield f"    {member.mode:04o} {size:>8} {_printable(member.path.removeprefix(FILES))}"
+    for link in wanted.links:
+        yield f"    link {'':8} {_printable(link.path.removeprefix(FILES))} -> {_printable(link.target)}"
+
+
+def _locked(lock: LockOwner) -> str:
+    doing = f"{lock.verb} {lock.id}".strip() or "something"
+    return f"{lock.who or 'somebody'} from {lock.source or 'nowhere'} holds the lock since {lock.since} ({doing})"
+
+
+def _made_by_install(id: str) -> bool:
+    """Made by `system-migrate install` on the machine itself: the runner leaves it out of the order."""
+    return label(id).startswith("install_")
+
+
+def _diff(what: str, applied: list[str], edited: list[str]) -> Iterator[str]:
+    names = (f"{what} (applied)", f"{what} (in the folder)")
+    for line in difflib.unified_diff(applied, edited, *names, lineterm=""):
+        yield f"    {line}"
+
+
+def _words(plan: str) -> list[str]:
+    """The lines of a plan but its members, unescaped; a value of many lines is as many lines."""
+    lines: list[str] = []
+    for line in plan.splitlines():
+        if not line.startswith("member "):
+            first, *more = " ".join(map(_readable, line.split(" "))).splitlines() or [""]
+            lines += [first, *(f"    {one}" for one in more)]
+    return lines
+
+
+def _members(plan: str) -> dict[str, list[str]]:
+    """Mode and digest of the members of a plan, by escaped path; install.sh has a diff of its own."""
+    found = [line.split(" ")[1:] for line in plan.splitlines() if line.startswith("member ")]
+    return {path: what for *what, path in found if path != "install.sh"}
+
+
+def _readable(field: str) -> str:
+    try:
+        text = unescape_text(field)
+    except ValueError:
+        return field
+    return text if text.replace("\n", "").replace("\t", "").isprintable() else field
+
+
+def _printable(text: str) -> str:
+    """File names may hold what a terminal obeys, or what is no text at all."""
+    return text if text.isprintable() else escape_text(text)

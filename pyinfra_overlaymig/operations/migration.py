@@ -1,0 +1,143 @@
+"""Applies one migration to a machine, as one transaction, and says beforehand what that means."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Generator
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar, cast
+
+from pyinfra import host, state
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from pyinfra_overlaymig.bundle import pack, wire
+from pyinfra_overlaymig.facts import MigrationTrace
+from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.migration import Migration
+from pyinfra_overlaymig.operations._command import TransactionCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._folder import is_path, migration_at
+from pyinfra_overlaymig.operations._plan import edit, plan, refusals
+from pyinfra_overlaymig.operations._status import (
+    coming,
+    forget_status,
+    machine_status,
+    plan_shown_for,
+    shown_already,
+    will_come,
+)
+from pyinfra_overlaymig.status import MigrationRecord, Status
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+_UNDO = "undo the edit, and put the change into a new migration"
+
+
+def _checked_first(applied: T) -> T:
+    """With `-y` pyinfra runs an operation only after others changed machines: check it before.
+
+    It runs it then without the deploy file around it, too, so the folder is found here.
+    """
+
+    @wraps(applied)
+    def checked(migration: Path | str, folder: Path | str | None = None, **arguments: Any) -> Any:
+        found = migration_at(migration, folder).folder
+        if is_path(migration):
+            return applied(migration=found, **arguments)
+        return applied(migration=migration, folder=found.parent, **arguments)
+
+    return cast(T, checked)
+
+
+@_checked_first
+@operation()
+def migration_applied(migration: Path | str, folder: Path | str | None = None) -> Generator[StringCommand, None, None]:
+    """
+    Applies a migration, as one transaction: afterwards it is there and works, or nothing changed.
+
+    + migration: id of a migration in the folder, or the path of a migration
+    + folder: folder of migrations, every one of which must be valid; without it: ``migrations``
+      beside the deploy file, else ``deploys/migrations`` in the current directory
+
+    What it depends on is not applied with it: ``migrations_in`` names that as well.
+
+    What is going to happen is shown before it does, once for all hosts: scripts, files, services and
+    state paths; and for each host what it will refuse, with the diff if the migration was edited
+    after it was applied. The output of the script appears while it runs. A machine that is cut off
+    in the middle finishes by itself; the next run finds the result.
+
+    Fails on a host, with the runner's reason, where the migration is refused (exit 3) or failed and
+    was reverted (exit 9). Raises OperationError if the migration itself is invalid.
+
+    **Example:**
+
+    .. code:: python
+
+        migration_applied(
+            name="Add PostgreSQL",
+            migration="20240206-001_add_postgresql",
+        )
+    """
+    wanted = migration_at(migration, folder)
+    status = machine_status()
+    if not status.known:
+        yield status_unknown(host)
+        return
+    record = status.migration(wanted.id)
+    if record and record.digest == wanted.digest and record.active and record.status == "applied":
+        host.noop(f"{wanted.id} is applied (generation {record.generation})")
+        return
+    if state.is_executing and not status.prepared:
+        yield failure(f"{host.name} has no runner", "put machine_prepared before migration_applied")
+        return
+    if not shown_already(wanted.id):
+        _announce(wanted, status, record)
+    if _edited(record, wanted):
+        yield failure(f"{wanted.id} is refused: {_was_edited(record)}", _UNDO)
+        return
+    will_come(wanted.id)
+    forget_status()
+    yield _apply(wanted)
+
+
+def _announce(wanted: Migration, status: Status, record: MigrationRecord | None) -> None:
+    """Say what is going to happen here: the whole plan once in a run, and what this machine will refuse."""
+    if record and record.status == "committed":
+        host.log(f"{wanted.id}: was committed and then interrupted: it will be completed")
+        return
+    if _edited(record, wanted):
+        _announce_edit(wanted, record)
+        return
+    first = plan_shown_for(wanted.digest)
+    for line in [f"{wanted.id}: the same plan as {first}"] if first else plan(wanted):
+        host.log(line)
+    for why, remedy in refusals(wanted, status, coming()):
+        host.log(f"  will be refused: {why}")
+        host.log(f"  hint: {remedy}")
+
+
+def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
+    host.log(f"{wanted.id}: will be refused: {_was_edited(record)}")
+    host.log(f"  hint: {_UNDO}")
+    first = plan_shown_for(f"{wanted.digest} {record.digest}")
+    if first:
+        host.log(f"  the same edit as on {first}")
+        return
+    trace = host.get_fact(MigrationTrace, id=wanted.id)
+    for line in edit(wanted, trace) if trace else ["  (what was applied is not recorded on the machine)"]:
+        host.log(line)
+
+
+def _edited(record: MigrationRecord | None, wanted: Migration) -> TypeGuard[MigrationRecord]:
+    return bool(record and record.active and record.status == "applied" and record.digest != wanted.digest)
+
+
+def _was_edited(record: MigrationRecord) -> str:
+    return f"it was edited after it was applied (generation {record.generation})"
+
+
+def _apply(wanted: Migration) -> StringCommand:
+    operator = f"{getpass.getuser()}@{socket.gethostname()}"
+    who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
+    return TransactionCommand("base64 -d |", who, RUNNER, "apply -", _stdin=wire(pack(wanted)))
