@@ -1,0 +1,52 @@
+"""What the tests share: one lab for the whole run, in a directory of its own, taken down at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyinfra_overlaymig import lab
+from tests.rig import Rig
+
+MACHINES = 3
+
+
+@pytest.fixture(scope="session")
+def running_lab() -> Iterator[lab.Lab]:
+    """Three machines. Where there is no root or no overlayfs this fails, and says what is missing."""
+    # /tmp may be a tmpfs of a few megabytes; layers need a real disk.
+    directory = Path(tempfile.mkdtemp(prefix="overlaymig-test-", dir="/var/tmp"))
+    before = os.environ.get("OVERLAYMIG_LAB_DIR")
+    os.environ["OVERLAYMIG_LAB_DIR"] = str(directory / "lab")
+    made = lab.Lab.default()
+    try:
+        lab.up(made, MACHINES)
+        yield made
+    finally:
+        lab.down(made)
+        shutil.rmtree(directory)
+        if before is None:
+            del os.environ["OVERLAYMIG_LAB_DIR"]
+        else:
+            os.environ["OVERLAYMIG_LAB_DIR"] = before
+
+
+@pytest.fixture(scope="module")
+def rig(running_lab: lab.Lab, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """A machine without history, for one module of tests."""
+    made = Rig(running_lab, "lab-1", tmp_path_factory.mktemp("migrations"))
+    made.reset()
+    return made
+
+
+@pytest.fixture
+def fresh(running_lab: lab.Lab, tmp_path: Path) -> Rig:
+    """A machine without history, for one test."""
+    made = Rig(running_lab, "lab-2", tmp_path)
+    made.reset()
+    return made

@@ -1,0 +1,105 @@
+"""A real lab machine for tests: applies migrations written on the spot, and looks at what they left."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pyinfra_overlaymig import lab as labs
+from pyinfra_overlaymig.bundle import pack, runner_archive
+from pyinfra_overlaymig.migration import load
+from pyinfra_overlaymig.status import Status, parse
+
+RUNNER = "/data/system/runner/system-migrate"
+
+# What a migration may not change when it fails: every name, type, mode, owner, time, target and content in the running
+# root and in state, the generation, the layers and the mounts.
+_TREE = r"""
+list() {
+    cd "$1"
+    set -- -xdev \( -path ./run -o -path ./proc -o -path ./sys -o -path ./dev -o -path ./data \) -prune
+    find . "$@" -o -printf '%y %m %U %G ' \
+        \( -type d -printf '%p\0' -o -type f -printf '%s %T@ %p\0' -o -printf '%p -> %l\0' \) |
+        sort -z | tr '\n\0' ' \n'
+    find . "$@" -o -type f -print0 | sort -z | xargs -0 sha256sum -z | tr '\n\0' ' \n'
+}
+list /; list /data/state
+readlink /data/system/generations/current || echo none
+ls /data/system/layers
+awk '$5 !~ "^/run/system-migrate/" { print $5, $4 }' /proc/self/mountinfo | sort
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command on a machine answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One machine of the lab the tests run on, reached without its sshd."""
+
+    lab: labs.Lab
+    name: str
+    folder: Path
+
+    @property
+    def machine(self) -> labs.Machine:
+        return labs.machine(self.lab, self.name)
+
+    def run(self, *argv: str, stdin: bytes = b"", timeout: float = 120) -> Result:
+        """Run a command on the machine as root."""
+        done = subprocess.run(
+            self.machine.enter(*argv), input=stdin, capture_output=True, timeout=timeout, check=False
+        )
+        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+    def sh(self, script: str, timeout: float = 120) -> str:
+        """Run sh on the machine; its output, once it succeeded."""
+        done = self.run("/bin/sh", "-euc", script, timeout=timeout)
+        assert done.code == 0, f"{script}: exit {done.code}\n{done.text}"
+        return done.out
+
+    def prepare(self) -> None:
+        """Install this checkout's runner."""
+        script = 'd=$(mktemp -d) && tar -xz -C "$d" && sh "$d/system-migrate" init; rc=$?; rm -rf "$d"; exit $rc'
+        done = self.run("/bin/sh", "-c", script, stdin=runner_archive()[0])
+        assert done.code == 0, done.text
+
+    def reset(self) -> None:
+        """A machine without history: an empty /data, and a restart."""
+        self.sh("rm -rf /data/system /data/state")
+        labs.restart(self.lab, self.name)
+        self.prepare()
+
+    def migration(self, name: str, script: str, *, verify: str | None = None, **manifest: object) -> bytes:
+        """The bundle of a migration with this install script."""
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "migration.yaml").write_text(yaml.safe_dump({"description": "for a test", **manifest}))
+        (folder / "install.sh").write_text(f"#!/bin/sh\nset -eu\n{script}\n")
+        if verify is not None:
+            (folder / "verify.sh").write_text(f"#!/bin/sh\nset -eu\n{verify}\n")
+        return pack(load(folder))
+
+    def apply(self, name: str, script: str, *, verify: str | None = None, **manifest: object) -> Result:
+        """Apply such a migration."""
+        return self.run(RUNNER, "apply", "-", stdin=self.migration(name, script, verify=verify, **manifest))
+
+    def status(self) -> Status:
+        return parse(self.sh(f"{RUNNER} status"))
+
+    def tree(self) -> frozenset[str]:
+        """A description of the whole running root and of state, equal only for equal machines."""
+        return frozenset(self.sh(_TREE).splitlines())
