@@ -10,6 +10,7 @@ from pyinfra_overlaymig.lab.fleet import (
     machines,
     restart,
     ssh_argv,
+    stopped,
     up,
 )
 from pyinfra_overlaymig.lab.layout import Lab
@@ -25,5 +26,6 @@ __all__ = [
     "machines",
     "restart",
     "ssh_argv",
+    "stopped",
     "up",
 ]

@@ -67,7 +67,7 @@ def down(lab: Lab, report: Report = quiet) -> None:
             remove(here)
             report(f"{here.name} removed")
         network.drop_bridge(lab)
-        lab.remove(remove_tree)
+        remove_tree(lab.directory)
 
 
 def machines(lab: Lab) -> list[Machine]:
@@ -103,6 +103,11 @@ def inventory(lab: Lab | None = None) -> list[tuple[str, dict[str, object]]]:
     return [(found.name, ssh_data(lab, found)) for found in running]
 
 
+def stopped(lab: Lab | None = None) -> list[str]:
+    """The names of the machines that do not run, which no inventory has."""
+    return [found.name for found in machines(lab or Lab.default()) if not found.running]
+
+
 def ssh_data(lab: Lab, found: Machine) -> dict[str, object]:
     """Settings for pyinfra's ssh; nothing of the operator's ~/.ssh is read or written."""
     return {
@@ -120,7 +125,9 @@ def ssh_data(lab: Lab, found: Machine) -> dict[str, object]:
 @contextmanager
 def _working_on(lab: Lab, report: Report) -> Iterator[None]:
     """Hold the lab's lock, on a host that has what a lab needs."""
-    lab.claim()
+    prerequisites.check_root()
+    # `down` removes the directory: it has to be a lab's, or nobody's yet.
+    lab.check_own()
     prerequisites.check(lab.directory)
     # Machines see the directories made here: a strict umask must not lock their users out.
     before = os.umask(0o022)

@@ -37,11 +37,15 @@ class Machine:
     def running(self) -> bool:
         return self.pid is not None
 
+    def must_run(self) -> int:
+        """The pid of its PID 1; an `OverlaymigError` that says how to start it when it is stopped."""
+        if self.pid is None:
+            raise OverlaymigError(f"{self.name} does not run", hint=f"start it: overlaymig lab restart {self.name}")
+        return self.pid
+
     def enter(self, *command: str) -> list[str]:
         """The argv that runs ``command`` as root in the machine's live root, without its sshd."""
-        if self.pid is None:
-            raise OverlaymigError(f"{self.name} does not run", hint=f"overlaymig lab restart {self.name}")
-        inside = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-r"]
+        inside = ["nsenter", "-t", str(self.must_run()), "-m", "-u", "-i", "-n", "-p", "-r"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         term = f"TERM={os.environ.get('TERM', 'dumb')}"
         return [*inside, "env", "-i", "-C", "/root", path, "HOME=/root", "LANG=C.UTF-8", term, *command]

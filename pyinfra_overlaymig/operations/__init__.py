@@ -1,0 +1,10 @@
+"""Operations: the only part that changes machines; one file for each."""
+
+from __future__ import annotations
+
+from pyinfra_overlaymig.operations._folder import migrations_in
+from pyinfra_overlaymig.operations.machine import machine_prepared
+from pyinfra_overlaymig.operations.migration import migration_applied
+from pyinfra_overlaymig.operations.service import s6_service
+
+__all__ = ["machine_prepared", "migration_applied", "migrations_in", "s6_service"]

@@ -1,0 +1,232 @@
+"""The runner's status as values: *unknown* is never *absent*; it must not talk to machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Final
+
+from pyinfra_overlaymig.errors import InvalidStatus
+from pyinfra_overlaymig.json_fields import Fields
+from pyinfra_overlaymig.octal import unescape_text
+
+FORMAT: Final = 1
+
+
+class Record:
+    """Part of a status; pyinfra's JSON encoder asks it for ``to_json``."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """This part as the runner writes it."""
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value.to_json() if isinstance(value, Record) else value
+
+
+@dataclass(frozen=True)
+class Runner(Record):
+    """Which `system-migrate` a machine has; ``digest`` as of ``bundle.runner_archive``."""
+
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Generation(Record):
+    """A recorded stack of layers; 0 is the base alone."""
+
+    n: int
+    stack: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MigrationRecord(Record):
+    """A migration that a machine has. ``size`` in bytes; ``active``: its layer is in the stack.
+
+    ``status`` is `applied`, or `committed` when it was interrupted after its commit point.
+    ``state`` are escaped paths, as of ``octal``.
+    """
+
+    id: str
+    digest: str
+    status: str
+    applied_at: str
+    generation: int
+    active: bool
+    state: tuple[str, ...]
+    services: tuple[str, ...]
+    size: int
+    files: int
+
+    @property
+    def state_paths(self) -> tuple[str, ...]:
+        """Its state paths as they are."""
+        return tuple(unescape_text(path) for path in self.state)
+
+
+@dataclass(frozen=True)
+class Evidence(Record):
+    """What is kept of a failed migration; ``why``: exit of its script, or how else it failed."""
+
+    id: str
+    failed_at: str
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "failed_at": self.failed_at, "exit": self.why}
+
+
+@dataclass(frozen=True)
+class ServiceStatus(Record):
+    """A service as s6 tells; ``since``: seconds since the epoch, ``pid`` is -1 when it is down."""
+
+    name: str
+    up: bool
+    ready: bool
+    pid: int
+    wanted_up: bool
+    since: int
+
+
+@dataclass(frozen=True)
+class LockOwner(Record):
+    """Who holds a machine's lock; ``source`` is where they came from."""
+
+    who: str
+    source: str
+    pid: int
+    boot_id: str
+    since: str
+    verb: str
+    id: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {("from" if key == "source" else key): value for key, value in super().to_json().items()}
+
+
+@dataclass(frozen=True)
+class Status(Record):
+    """All about a machine. ``known`` is false when it could not be asked; ``runner`` is None where there is none."""
+
+    known: bool = True
+    format: int = FORMAT
+    runner: Runner | None = None
+    host: str = ""
+    boot_id: str = ""
+    kernel: str = ""
+    booted: bool = False
+    base: str = ""
+    generation: int = 0
+    running: int = 0
+    stack: tuple[str, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    migrations: tuple[MigrationRecord, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    services: tuple[ServiceStatus, ...] = ()
+    lock: LockOwner | None = None
+    missing: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def unknown(cls) -> Status:
+        """Of a machine that could not be asked."""
+        return cls(known=False)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it is known that there is a runner."""
+        return self.known and self.runner is not None
+
+    def migration(self, id: str) -> MigrationRecord | None:
+        """The migration called ``id``, None if the machine has no record of it."""
+        return next((one for one in self.migrations if one.id == id), None)
+
+    def service(self, name: str) -> ServiceStatus | None:
+        """The service called ``name``, None if there is none."""
+        return next((one for one in self.services if one.name == name), None)
+
+
+def parse(text: str) -> Status:
+    """The status that the runner printed.
+
+    Raises InvalidStatus for what is no status, or one of a format that this version does not read.
+    """
+    try:
+        top = Fields.of(json.loads(text), "status")
+    except ValueError as error:
+        raise InvalidStatus(
+            f"the status is no JSON: {text.strip()[:80]!r}", hint="run `system-migrate status` on the machine"
+        ) from error
+    found = top.number("format")
+    if found != FORMAT:
+        raise InvalidStatus(
+            f"the status has format {found}; this overlaymig reads format {FORMAT}",
+            hint="update overlaymig here, or the runner there with machine_prepared",
+        )
+    return _status(top) if top.values.get("runner") is not None else Status()
+
+
+def _status(top: Fields) -> Status:
+    return Status(
+        format=top.number("format"),
+        runner=top.maybe("runner", lambda one: Runner(one.text("version"), one.text("digest"))),
+        host=top.text("host"),
+        boot_id=top.text("boot_id"),
+        kernel=top.text("kernel"),
+        booted=top.truth("booted"),
+        base=top.text("base"),
+        generation=top.number("generation"),
+        running=top.number("running"),
+        stack=top.texts("stack"),
+        generations=top.objects("generations", lambda one: Generation(one.number("n"), one.texts("stack"))),
+        migrations=top.objects("migrations", _migration),
+        evidence=top.objects(
+            "evidence", lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit"))
+        ),
+        services=top.objects("services", _service),
+        lock=top.maybe("lock", _lock),
+        missing=top.texts("missing"),
+    )
+
+
+def _migration(one: Fields) -> MigrationRecord:
+    return MigrationRecord(
+        id=one.text("id"),
+        digest=one.text("digest"),
+        status=one.text("status"),
+        applied_at=one.text("applied_at"),
+        generation=one.number("generation"),
+        active=one.truth("active"),
+        state=one.texts("state"),
+        services=one.texts("services"),
+        size=one.number("size"),
+        files=one.number("files"),
+    )
+
+
+def _service(one: Fields) -> ServiceStatus:
+    return ServiceStatus(
+        name=one.text("name"),
+        up=one.truth("up"),
+        ready=one.truth("ready"),
+        pid=one.number("pid"),
+        wanted_up=one.truth("wanted_up"),
+        since=one.number("since"),
+    )
+
+
+def _lock(one: Fields) -> LockOwner:
+    return LockOwner(
+        who=one.text("who"),
+        source=one.text("from"),
+        pid=one.number("pid"),
+        boot_id=one.text("boot_id"),
+        since=one.text("since"),
+        verb=one.text("verb"),
+        id=one.text("id"),
+    )
