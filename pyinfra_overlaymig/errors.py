@@ -1,51 +1,115 @@
-"""Every error there is: what is wrong, what to do about it, and the exit code it stands for."""
+"""Every error this project raises, each with a remedy; it must import nothing of the project."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class OverlaymigError(Exception):
-    """Something an operator can mend; ``hint`` says how."""
+    """Something is wrong (``message``) and can be put right (``hint``).
+
+    ``exit_code`` is the exit status of a program that ends because of it.
+    """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
+        self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Refused(OverlaymigError):
+    """The machine said no before it touched anything."""
+
+    exit_code = 3
 
 
 class InvalidMigration(OverlaymigError):
-    """A migration, a folder of them or a choice among them that cannot be; ``file`` and ``line`` say where."""
+    """A migration folder cannot be used; ``file`` and ``line`` (counted from 1) say where."""
 
-    exit_code: ClassVar[int] = 4
+    exit_code = 4
 
     def __init__(self, message: str, *, hint: str, file: Path | None = None, line: int | None = None) -> None:
-        where = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
-        super().__init__(f"{where}{message}", hint=hint)
+        super().__init__(message, hint=hint)
         self.file = file
         self.line = line
 
+    def __str__(self) -> str:
+        if self.file is None:
+            return self.message
+        where = f"{self.file}" if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.message}"
+
+
+class InvalidOrder(InvalidMigration):
+    """Migrations that are sound one by one cannot be applied together."""
+
 
 class InvalidStatus(OverlaymigError):
-    """A machine's status that this version cannot read."""
+    """A machine's status is not the JSON that this version understands."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code = 4
 
 
-RUNNER_EXITS = {
+class MigrationFailed(OverlaymigError):
+    """A migration failed and was reverted; the machine is as before."""
+
+    exit_code = 9
+
+
+class RecoveryNeeded(OverlaymigError):
+    """The machine stands between two generations."""
+
+    exit_code = 20
+
+
+class InvalidUsage(OverlaymigError):
+    """The command line makes no sense."""
+
+    exit_code = 100
+
+
+class SystemCallFailed(OverlaymigError):
+    """The machine could not do what was asked, and changed nothing."""
+
+    exit_code = 111
+
+
+RUNNER_EXIT: Final[dict[int, str]] = {
     0: "done, or already so",
     3: "refused; the machine is untouched",
-    4: "invalid input; the machine is untouched",
+    4: "invalid bundle, plan or arguments; the machine is untouched",
     9: "failed and reverted; the machine is as before",
-    20: "failed between two generations; run: system-migrate recover",
-    100: "wrong usage",
+    20: "failed between two generations; `system-migrate recover` is needed",
+    100: "wrong usage of system-migrate; the machine is untouched",
     111: "a system call failed before any change",
 }
-"""What the exit codes of `system-migrate` mean for the machine."""
+"""What an exit status of `system-migrate` means for the machine."""
+
+_BY_EXIT: Final[dict[int, type[OverlaymigError]]] = {
+    error.exit_code: error
+    for error in (
+        Refused,
+        InvalidMigration,
+        MigrationFailed,
+        RecoveryNeeded,
+        InvalidUsage,
+        SystemCallFailed,
+    )
+}
 
 
 def runner_exit_meaning(status: int) -> str:
     """What the runner's exit ``status`` means, in words fit for a message."""
-    return RUNNER_EXITS.get(status, f"ended with {status}, which means nothing to this version")
+    known = RUNNER_EXIT.get(status)
+    return known or f"exit {status} is none of system-migrate's: was it killed, or not started?"
+
+
+def from_runner_exit(status: int, message: str, *, hint: str) -> OverlaymigError:
+    """The error that stands for the runner's exit ``status`` (which is not 0)."""
+    return _BY_EXIT.get(status, OverlaymigError)(message, hint=hint)

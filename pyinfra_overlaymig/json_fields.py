@@ -1,68 +1,76 @@
-"""Takes values out of JSON and says which one is not what it should be; it must know no schema."""
+"""Reads JSON strictly, each key with the type it must have; it must know no schema."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pyinfra_overlaymig.errors import InvalidStatus
+from pyinfra_overlaymig.octal import unescape_text
 
 T = TypeVar("T")
-
-_HINT = "bring the machine's runner and this overlaymig to one version: machine_prepared"
-
-
-def mismatch(where: str, name: str, value: Any) -> InvalidStatus:
-    """The error for a value that is not what ``name`` says."""
-    return InvalidStatus(f"{where} should be {name}, but is {value!r}", hint=_HINT)
 
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object; ``where`` is how messages call it. Keys it has besides are left alone."""
+    """A JSON object that is read key by key, each with the type it must have."""
 
-    values: dict[str, Any]
+    values: Mapping[str, Any]
     where: str
 
     @classmethod
-    def of(cls, value: Any, where: str) -> Fields:
-        """``value``, which must be an object."""
+    def of(cls, value: object, where: str) -> Fields:
         if not isinstance(value, dict):
             raise mismatch(where, "an object", value)
         return cls(value, where)
+
+    def _get(self, key: str, kind: type[T] | tuple[type[T], ...], name: str) -> T:
+        value = self.values.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise mismatch(f"{self.where}.{key}", name, value)
+        return value
 
     def text(self, key: str) -> str:
         return self._get(key, str, "text")
 
     def word(self, key: str) -> str:
-        """Text, or a number as text."""
         return str(self._get(key, (str, int), "a word or a number"))
 
     def number(self, key: str) -> int:
         return self._get(key, int, "a whole number")
 
-    def truth(self, key: str) -> bool:
+    def optional_number(self, key: str) -> int | None:
+        return None if self.values.get(key) is None else self.number(key)
+
+    def flag(self, key: str) -> bool:
         return self._get(key, bool, "true or false")
 
     def texts(self, key: str) -> tuple[str, ...]:
-        found = self._get(key, list, "a list")
-        for one in found:
-            if not isinstance(one, str):
-                raise mismatch(f"{self.where}.{key}[]", "text", one)
-        return tuple(found)
+        items = self._get(key, list, "a list")
+        for item in items:
+            if not isinstance(item, str):
+                raise mismatch(f"{self.where}.{key}[]", "text", item)
+        return tuple(items)
 
-    def objects(self, key: str, make: Callable[[Fields], T]) -> tuple[T, ...]:
-        """What ``make`` makes of each object of a list."""
-        return tuple(make(Fields.of(one, f"{self.where}.{key}[]")) for one in self._get(key, list, "a list"))
+    def paths(self, key: str) -> tuple[str, ...]:
+        try:
+            return tuple(unescape_text(item) for item in self.texts(key))
+        except ValueError as error:
+            raise mismatch(f"{self.where}.{key}[]", "an octal-escaped path", str(error)) from error
 
-    def maybe(self, key: str, make: Callable[[Fields], T]) -> T | None:
-        """What ``make`` makes of an object, None for null."""
+    def objects(self, key: str, build: Callable[[Fields], T]) -> tuple[T, ...]:
+        items = self._get(key, list, "a list")
+        return tuple(build(Fields.of(item, f"{self.where}.{key}[]")) for item in items)
+
+    def optional(self, key: str, build: Callable[[Fields], T]) -> T | None:
         value = self.values.get(key)
-        return None if value is None else make(Fields.of(value, f"{self.where}.{key}"))
+        return None if value is None else build(Fields.of(value, f"{self.where}.{key}"))
 
-    def _get(self, key: str, kind: Any, name: str) -> Any:
-        value = self.values.get(key)
-        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-            raise mismatch(f"{self.where}.{key}", name, value)
-        return value
+
+def mismatch(where: str, wanted: str, found: object) -> InvalidStatus:
+    """The error that says what is at ``where`` instead of what is ``wanted``."""
+    return InvalidStatus(
+        f"{where} should be {wanted}, but is {found!r}",
+        hint="let machine_prepared install the runner that belongs to this overlaymig",
+    )

@@ -1,4 +1,4 @@
-"""Reads migrations from their folders; what they are is the model's business."""
+"""Reads migration folders and refuses what cannot be applied; it must not look at any machine."""
 
 from __future__ import annotations
 
@@ -29,99 +29,137 @@ __all__ = [
 ]
 
 _SCRIPTS = ("install.sh", "verify.sh")
-_KNOWN = ("migration.yaml", "files", *_SCRIPTS)
+_PARTS = ("migration.yaml", *_SCRIPTS, "files")
+_NOTES = "README.md"
 
 
-def load(path: Path) -> Migration:
-    """The migration in the folder ``path``; InvalidMigration says what is wrong with it, where, and what to do."""
-    folder = path.absolute()
+def load(path: Path | str) -> Migration:
+    """The migration in the folder ``path``; InvalidMigration says what is wrong with it."""
+    folder = Path(path)
     if not folder.is_dir():
         raise InvalidMigration("there is no such migration", hint=_nearby(folder), file=folder)
     if not valid_id(folder.name):
         raise InvalidMigration(
-            f"`{folder.name}` is no id", hint=f"name the folder YYYYMMDD-NNN_label, like {ID_EXAMPLE}", file=folder
+            f"{folder.name!r} is no migration id",
+            hint=f"name the folder by date, number and label, like {ID_EXAMPLE}",
+            file=folder,
         )
-    _check_names(folder)
-    migration = load_manifest(folder / "migration.yaml", folder.name)
-    members = tuple(sorted(_members(folder), key=lambda one: os.fsencode(one.path)))
-    links = tuple(sorted(_links(folder), key=lambda one: os.fsencode(one.path)))
-    return Migration(**{**vars(migration), "folder": folder, "members": members, "links": links})
+    _check_parts(folder)
+    manifest = load_manifest(folder / "migration.yaml", folder.name)
+    members, links = _contents(folder)
+    return Migration(
+        id=folder.name,
+        folder=folder,
+        description=manifest.description,
+        depends=manifest.depends,
+        conflicts=manifest.conflicts,
+        state=manifest.state,
+        stop=manifest.stop,
+        timeout=manifest.timeout,
+        verify_timeout=manifest.verify_timeout,
+        services=manifest.services,
+        members=members,
+        links=links,
+    )
 
 
-def load_all(folder: Path) -> tuple[Migration, ...]:
-    """Every migration of ``folder``, by id; one that is wrong, or a number given twice, is refused."""
-    if not folder.is_dir():
-        raise InvalidMigration("there is no such folder of migrations", hint="check the path", file=folder)
-    found = [load(path) for path in sorted(folder.iterdir()) if not _ignored(path.name)]
+def load_all(folder: Path | str) -> tuple[Migration, ...]:
+    """Every migration in ``folder``, sorted by id; anything there that is none is refused."""
+    top = Path(folder)
+    if not top.is_dir():
+        raise InvalidMigration("there is no such folder of migrations", hint="check the path", file=top)
+    entries = sorted(entry for entry in top.iterdir() if not _ignored(entry.name))
+    migrations = tuple(load(entry) for entry in entries)
     numbers: dict[str, str] = {}
-    for migration in found:
+    for migration in migrations:
         number = migration.id.partition("_")[0]
         if number in numbers:
             raise InvalidMigration(
-                f"{migration.id} has the number of {numbers[number]}",
-                hint="give one of them another number",
+                f"{migration.id} and {numbers[number]} have the same date and number",
+                hint="give the newer one the next free number",
                 file=migration.folder,
             )
         numbers[number] = migration.id
-    return tuple(found)
+    return migrations
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.endswith("~") or name == _NOTES
 
 
 def _nearby(path: Path) -> str:
     if not path.parent.is_dir():
-        return "check the path"
+        return f"there is no folder {path.parent} either; check the path"
     return closest(path.name, [entry.name for entry in path.parent.iterdir() if not _ignored(entry.name)], label)
 
 
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.endswith("~") or name == "README.md"
+def _check_parts(folder: Path) -> None:
+    present = {entry.name for entry in folder.iterdir() if not _ignored(entry.name)}
+    for name in sorted(present.difference(_PARTS)):
+        raise InvalidMigration("does not belong into a migration", hint=closest(name, _PARTS), file=folder / name)
+    for name in ("migration.yaml", "install.sh"):
+        if name not in present:
+            raise InvalidMigration("is missing", hint="every migration has one", file=folder / name)
+    for name in present.difference({"files"}):
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            raise InvalidMigration("must be a regular file", hint="copy it here", file=folder / name)
+    if "files" in present and not stat.S_ISDIR((folder / "files").lstat().st_mode):
+        raise InvalidMigration("must be a directory", hint="lay it out as /", file=folder / "files")
 
 
-def _check_names(folder: Path) -> None:
-    for entry in sorted(folder.iterdir()):
-        if not _ignored(entry.name) and entry.name not in _KNOWN:
-            raise InvalidMigration(
-                "is no part of a migration", hint=f"put it into files/; {closest(entry.name, _KNOWN)}", file=entry
-            )
-    if not (folder / "install.sh").is_file():
-        raise InvalidMigration("has no install.sh", hint="write what it does into install.sh", file=folder)
-
-
-def _members(folder: Path) -> Iterator[Member]:
-    for name in _SCRIPTS:
-        script = folder / name
-        if script.is_file():
-            if b"\r\n" in script.read_bytes():
-                raise InvalidMigration("has DOS line ends", hint="convert it: sed -i 's/\\r$//'", file=script)
-            # Always a program: whether git or a mail kept its x bit says nothing about it.
-            yield _member(folder, script, executable=True)
-    for path in _below(folder / "files"):
-        if not path.is_symlink():
-            yield _member(folder, path, executable=bool(path.stat().st_mode & stat.S_IXUSR))
-
-
-def _links(folder: Path) -> Iterator[Link]:
-    for path in _below(folder / "files"):
-        if path.is_symlink():
-            yield Link(str(path.relative_to(folder)), str(path.readlink()))
-
-
-def _below(top: Path) -> Iterator[Path]:
-    """Files and links below ``top``; what git cannot keep is refused, so that a clone is the same migration."""
-    if not top.is_dir():
-        return
-    for path in sorted(top.iterdir()):
-        if path.is_symlink() or path.is_file():
-            yield path
-        elif not path.is_dir():
-            raise InvalidMigration("is neither file, link nor directory", hint="make it in install.sh", file=path)
-        elif not any(path.iterdir()):
-            raise InvalidMigration(
-                "is an empty directory, which git does not keep", hint="make it in install.sh", file=path
-            )
+def _contents(folder: Path) -> tuple[tuple[Member, ...], tuple[Link, ...]]:
+    members = [_script(folder, name) for name in _SCRIPTS if (folder / name).exists()]
+    links = []
+    for entry in _walk(folder / "files"):
+        relative = os.fsdecode(entry.relative_to(folder))
+        if entry.is_symlink():
+            links.append(Link(relative, _target(entry)))
         else:
-            yield from _below(path)
+            executable = bool(entry.stat().st_mode & stat.S_IXUSR)
+            members.append(Member(relative, entry, _sha256(entry), executable))
+    return tuple(members), tuple(links)
 
 
-def _member(folder: Path, path: Path, *, executable: bool) -> Member:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Member(str(path.relative_to(folder)), path, digest, executable)
+def _target(link: Path) -> str:
+    return os.readlink(link)  # noqa: PTH115 - Path.readlink() would tidy the text up
+
+
+def _script(folder: Path, name: str) -> Member:
+    """A script is always executable: whether git kept the bit must not change the digest."""
+    file = folder / name
+    if b"\r\n" in file.read_bytes():
+        raise InvalidMigration(
+            "has DOS line ends, which sh takes for part of the words",
+            hint=f"run `sed -i 's/\\r$//' {name}`",
+            file=file,
+        )
+    return Member(name, file, _sha256(file), executable=True)
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    """Files and links under ``top``, sorted by name; other kinds of file are refused."""
+    if not top.exists():
+        return
+    for entry in sorted(top.iterdir()):
+        mode = entry.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            if not any(entry.iterdir()):
+                raise InvalidMigration(
+                    "is an empty directory, which git does not keep",
+                    hint="make it in install.sh, with its owner and mode",
+                    file=entry,
+                )
+            yield from _walk(entry)
+        elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            yield entry
+        else:
+            raise InvalidMigration(
+                "is neither a file nor a directory nor a link",
+                hint="make devices, sockets and fifos in install.sh",
+                file=entry,
+            )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from pyinfra_overlaymig.octal import escape_text
 PLAN_FORMAT: Final = 1
 ID_EXAMPLE: Final = "20240206-001_add_postgresql"
 ID: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})-[0-9]{3}_[a-z0-9][a-z0-9_]{0,63}")
-_NUMBER: Final = re.compile(r"[0-9]+-[0-9]+_")
+_NUMBER = re.compile(r"[0-9]+-[0-9]+_")
 
 
 def valid_id(text: str) -> bool:

@@ -1,36 +1,41 @@
-r"""Octal escapes as in /proc/self/mountinfo: any bytes as one word of ASCII, and back."""
+"""Octal escapes as in /proc/self/mountinfo: any name fits into one field of a line of ASCII."""
 
 from __future__ import annotations
 
-import os
 import re
+from typing import Final
 
-_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
-_PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b'\\"')
+EMPTY: Final = "\\-"
+"""What an empty value is written as: a field of no characters could not be seen."""
+
+_PLAIN = frozenset(range(0x21, 0x7F)).difference(b'\\"')
+_FIELD = re.compile(r"(?:[!#-\[\]-~]|\\[0-3][0-7]{2})+")
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+def _escape_byte(byte: int) -> str:
+    return chr(byte) if byte in _PLAIN else f"\\{byte:03o}"
 
 
 def escape(value: bytes) -> str:
-    r"""``value`` with bytes outside 0x21-0x7e, `\` and `"` as ``\ooo``."""
-    return "".join(chr(byte) if byte in _PLAIN else f"\\{byte:03o}" for byte in value)
+    """``value`` as one field: printable ASCII as it is, all else as three octal digits."""
+    return "".join(map(_escape_byte, value)) or EMPTY
 
 
-def unescape(word: str) -> bytes:
-    """The bytes that ``escape`` made ``word`` of; ValueError if it made no such word."""
-    try:
-        raw = word.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"not escaped: {word!r}") from error
-    value = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), raw)
-    if escape(value) != word:
-        raise ValueError(f"not escaped as it should be: {word!r}")
-    return value
+def unescape(field: str) -> bytes:
+    """The bytes that ``escape`` wrote as ``field``; anything it never writes is a ValueError."""
+    if field == EMPTY:
+        return b""
+    if not _FIELD.fullmatch(field):
+        raise ValueError(f"not an octal-escaped field: {field!r}")
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field.encode("ascii"))
 
 
-def escape_text(text: str) -> str:
-    """``text``, or a file name as Python holds it, escaped."""
-    return escape(os.fsencode(text))
+def escape_text(value: str) -> str:
+    """As ``escape``, of a str whose bytes are UTF-8 or stand as surrogate escapes (file names)."""
+    return escape(value.encode("utf-8", "surrogateescape"))
 
 
-def unescape_text(word: str) -> str:
-    """The text, or file name, that ``escape_text`` made ``word`` of."""
-    return os.fsdecode(unescape(word))
+def unescape_text(field: str) -> str:
+    """As ``unescape``, to a str that holds bytes outside UTF-8 as surrogate escapes."""
+    return unescape(field).decode("utf-8", "surrogateescape")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from pyinfra_overlaymig.errors import InvalidStatus
 from pyinfra_overlaymig.json_fields import Fields
-from pyinfra_overlaymig.octal import unescape_text
+from pyinfra_overlaymig.octal import escape_text
 
 FORMAT: Final = 1
 
@@ -50,7 +50,6 @@ class MigrationRecord(Record):
     """A migration that a machine has. ``size`` in bytes; ``active``: its layer is in the stack.
 
     ``status`` is `applied`, or `committed` when it was interrupted after its commit point.
-    ``state`` are escaped paths, as of ``octal``.
     """
 
     id: str
@@ -64,10 +63,8 @@ class MigrationRecord(Record):
     size: int
     files: int
 
-    @property
-    def state_paths(self) -> tuple[str, ...]:
-        """Its state paths as they are."""
-        return tuple(unescape_text(path) for path in self.state)
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"state": [escape_text(path) for path in self.state]}
 
 
 @dataclass(frozen=True)
@@ -84,19 +81,19 @@ class Evidence(Record):
 
 @dataclass(frozen=True)
 class ServiceStatus(Record):
-    """A service as s6 tells; ``since``: seconds since the epoch, ``pid`` is -1 when it is down."""
+    """A supervised service; ``since``: seconds of the epoch, of its last change."""
 
     name: str
     up: bool
     ready: bool
-    pid: int
+    pid: int | None
     wanted_up: bool
-    since: int
+    since: int | None
 
 
 @dataclass(frozen=True)
 class LockOwner(Record):
-    """Who holds a machine's lock; ``source`` is where they came from."""
+    """Who is changing the machine at this moment, as that process recorded itself."""
 
     who: str
     source: str
@@ -107,15 +104,14 @@ class LockOwner(Record):
     id: str
 
     def to_json(self) -> dict[str, Any]:
-        return {("from" if key == "source" else key): value for key, value in super().to_json().items()}
+        return {"from" if key == "source" else key: one for key, one in super().to_json().items()}
 
 
 @dataclass(frozen=True)
 class Status(Record):
-    """All about a machine. ``known`` is false when it could not be asked; ``runner`` is None where there is none."""
+    """A machine. All but ``known`` has meaning only where ``prepared``."""
 
-    known: bool = True
-    format: int = FORMAT
+    known: bool
     runner: Runner | None = None
     host: str = ""
     boot_id: str = ""
@@ -130,55 +126,63 @@ class Status(Record):
     evidence: tuple[Evidence, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
     lock: LockOwner | None = None
-    missing: tuple[str, ...] = field(default=())
-
-    @classmethod
-    def unknown(cls) -> Status:
-        """Of a machine that could not be asked."""
-        return cls(known=False)
+    missing: tuple[str, ...] = ()
 
     @property
     def prepared(self) -> bool:
-        """Whether it is known that there is a runner."""
+        """Whether it is known that the runner is there."""
         return self.known and self.runner is not None
 
     def migration(self, id: str) -> MigrationRecord | None:
-        """The migration called ``id``, None if the machine has no record of it."""
+        """The record of the migration ``id``, if the machine has it."""
         return next((one for one in self.migrations if one.id == id), None)
 
     def service(self, name: str) -> ServiceStatus | None:
-        """The service called ``name``, None if there is none."""
+        """The service ``name``, if the machine has it."""
         return next((one for one in self.services if one.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The runner's own document again, plus ``known``; ``parse`` reads it."""
+        if not self.known:
+            return {"known": False}
+        if self.runner is None:
+            return {"known": True, "format": FORMAT, "runner": None}
+        return {"known": True, "format": FORMAT} | super().to_json()
+
+
+UNKNOWN: Final = Status(known=False)
+"""Nothing could be learnt about the machine: this says nothing about what it has."""
 
 
 def parse(text: str) -> Status:
-    """The status that the runner printed.
-
-    Raises InvalidStatus for what is no status, or one of a format that this version does not read.
-    """
+    """The status that the runner printed as ``text``; InvalidStatus if it is not one."""
     try:
-        top = Fields.of(json.loads(text), "status")
+        document = json.loads(text)
     except ValueError as error:
         raise InvalidStatus(
-            f"the status is no JSON: {text.strip()[:80]!r}", hint="run `system-migrate status` on the machine"
+            f"the status is no JSON: {error}",
+            hint="run `/data/system/runner/system-migrate status` on the machine and look at it",
         ) from error
+    top = Fields.of(document, "status")
+    if top.values.get("known") is False:
+        return UNKNOWN
     found = top.number("format")
     if found != FORMAT:
         raise InvalidStatus(
             f"the status has format {found}; this overlaymig reads format {FORMAT}",
-            hint="update overlaymig here, or the runner there with machine_prepared",
+            hint="update overlaymig here, or let machine_prepared update the machine's runner",
         )
-    return _status(top) if top.values.get("runner") is not None else Status()
+    return Status(known=True) if top.values.get("runner") is None else _status(top)
 
 
 def _status(top: Fields) -> Status:
     return Status(
-        format=top.number("format"),
-        runner=top.maybe("runner", lambda one: Runner(one.text("version"), one.text("digest"))),
+        known=True,
+        runner=top.optional("runner", lambda one: Runner(one.text("version"), one.text("digest"))),
         host=top.text("host"),
         boot_id=top.text("boot_id"),
         kernel=top.text("kernel"),
-        booted=top.truth("booted"),
+        booted=top.flag("booted"),
         base=top.text("base"),
         generation=top.number("generation"),
         running=top.number("running"),
@@ -186,10 +190,11 @@ def _status(top: Fields) -> Status:
         generations=top.objects("generations", lambda one: Generation(one.number("n"), one.texts("stack"))),
         migrations=top.objects("migrations", _migration),
         evidence=top.objects(
-            "evidence", lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit"))
+            "evidence",
+            lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit")),
         ),
         services=top.objects("services", _service),
-        lock=top.maybe("lock", _lock),
+        lock=top.optional("lock", _lock),
         missing=top.texts("missing"),
     )
 
@@ -201,8 +206,8 @@ def _migration(one: Fields) -> MigrationRecord:
         status=one.text("status"),
         applied_at=one.text("applied_at"),
         generation=one.number("generation"),
-        active=one.truth("active"),
-        state=one.texts("state"),
+        active=one.flag("active"),
+        state=one.paths("state"),
         services=one.texts("services"),
         size=one.number("size"),
         files=one.number("files"),
@@ -212,11 +217,11 @@ def _migration(one: Fields) -> MigrationRecord:
 def _service(one: Fields) -> ServiceStatus:
     return ServiceStatus(
         name=one.text("name"),
-        up=one.truth("up"),
-        ready=one.truth("ready"),
-        pid=one.number("pid"),
-        wanted_up=one.truth("wanted_up"),
-        since=one.number("since"),
+        up=one.flag("up"),
+        ready=one.flag("ready"),
+        pid=one.optional_number("pid"),
+        wanted_up=one.flag("wanted_up"),
+        since=one.optional_number("since"),
     )
 
 

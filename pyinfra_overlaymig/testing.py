@@ -1,4 +1,4 @@
-"""A pytest plugin: what testinfra sees of a machine's migrations and services, from outside.
+"""A pytest plugin: what testinfra sees of a machine's migrations and services, from outside and without the runner.
 
 Installed with overlaymig, it adds one fixture beside testinfra's `host`:
 
@@ -57,9 +57,7 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Up, and ready if it tells readiness."""
-        return self._stat("up") and (
-            self._stat("ready") or not self.host.file(self._path("notification-fd")).exists
-        )
+        return self._stat("up") and (self._stat("ready") or not self.host.file(self._path("notification-fd")).exists)
 
     @property
     def pid(self) -> int | None:

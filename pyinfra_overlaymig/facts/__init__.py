@@ -1,15 +1,7 @@
-"""Facts: the only part that reads machines; all but the trace are views of one status."""
+"""The only place that reads machines; nothing here changes them."""
 
-from __future__ import annotations
-
-from pyinfra_overlaymig.facts.migration import MigrationTrace
-from pyinfra_overlaymig.facts.status import (
-    MachineStatus,
-    MigrationApplied,
-    Migrations,
-    OverlayLayers,
-    S6Services,
-)
+from pyinfra_overlaymig.facts.migration import MigrationApplied, MigrationTrace
+from pyinfra_overlaymig.facts.status import MachineStatus, Migrations, OverlayLayers, S6Services
 
 __all__ = [
     "MachineStatus",

@@ -1,50 +1,88 @@
-"""What a machine recorded of an applied migration, to compare it with the folder."""
+"""Reads what a machine knows about one migration; it must change nothing."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 from dataclasses import dataclass
+from typing import Any
 
-from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
-_RECORDS = "/data/system/migrations"
+from pyinfra_overlaymig.facts.status import read_status, status_command
+
+TRACES = "/data/system/migrations"
 
 
 @dataclass(frozen=True)
 class Trace:
-    """An applied migration as recorded: its plan and its install script, as text."""
+    """What a machine recorded of a migration when it applied it."""
 
     plan: str
     install_script: str
 
-    def to_json(self) -> dict[str, str]:
-        """For pyinfra's encoder."""
+    def to_json(self) -> dict[str, Any]:
         return {"plan": self.plan, "install_script": self.install_script}
 
 
-class MigrationTrace(FactBase[Trace | None]):
+class MigrationApplied(FactBase[bool | None]):
     """
-    Returns the plan and the install script of a migration as they were applied; None if there is no record.
+    Returns whether a migration is applied, in whatever edition; None if that is unknown.
 
-    + id: of the migration
+    + id: the migration, as its folder is called
+
+    **Example:**
 
     .. code:: python
 
-        {"plan": "format 1\\nid 20240206-001_add_postgresql\\n…", "install_script": "#!/bin/sh\\n…"}
+        from pyinfra_overlaymig.facts import MigrationApplied
+
+        if host.get_fact(MigrationApplied, id="20240206-001_add_postgresql"):
+            ...
+
+    .. code:: json
+
+        true
     """
 
     def command(self, id: str) -> StringCommand:
-        folder = QuoteString(f"{_RECORDS}/{id}")
-        # As base64: a script may hold any bytes.
+        self.id = id
+        return status_command()
+
+    def process(self, output: list[str]) -> bool | None:
+        record = read_status(output).migration(self.id)
+        return record is not None and record.status == "applied"
+
+
+class MigrationTrace(FactBase[Trace | None]):
+    r"""
+    Returns the plan and the install script that a migration was applied with, None without any.
+
+    + id: the migration, as its folder is called
+
+    **Example:**
+
+    .. code:: python
+
+        from pyinfra_overlaymig.facts import MigrationTrace
+
+        trace = host.get_fact(MigrationTrace, id="20240206-001_add_postgresql")
+
+    .. code:: json
+
+        {"plan": "format 1\nid 20240206-001_add_postgresql\n", "install_script": "#!/bin/sh\n"}
+    """
+
+    def command(self, id: str) -> StringCommand:
+        folder = QuoteString(f"{TRACES}/{id}")
         return StringCommand(
-            "cd", folder, "2>/dev/null || exit 0;", "for file in manifest install_script.sh;",
-            "do base64 -w 0 <$file; echo; done",
+            "if cd", folder, "2>/dev/null;",
+            "then base64 -w 0 manifest && echo && base64 -w 0 install_script.sh && echo; fi",
         )  # fmt: skip
 
-    @staticmethod
-    def default() -> Trace | None:
-        return None
-
-    def process(self, output: list[str]) -> Trace | None:
-        plan, script = (base64.b64decode(line).decode(errors="replace") for line in output[:2])
-        return Trace(plan, script)
+    def process(self, output: list[str]) -> Trace:
+        try:
+            plan, script = (base64.b64decode(line, validate=True) for line in output)
+        except (ValueError, binascii.Error) as error:
+            raise FactProcessError("the trace is not two lines of base64") from error
+        return Trace(plan.decode("utf-8", "replace"), script.decode("utf-8", "replace"))

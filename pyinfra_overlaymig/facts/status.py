@@ -1,53 +1,69 @@
-"""One composite fact, and views of it: a run costs the same round trips for one migration as for a hundred."""
+"""Reads a machine's status in one round trip, and shows parts of it; it must change nothing."""
 
 from __future__ import annotations
 
 from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 
 from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.status import MigrationRecord, ServiceStatus, Status, parse
+from pyinfra_overlaymig.status import UNKNOWN, MigrationRecord, ServiceStatus, Status, parse
 
 RUNNER = "/data/system/runner/system-migrate"
 
 
-def status_command() -> StringCommand:
-    """Prints the status, also where no runner is; one who may not look gets an error, not "no runner"."""
-    return StringCommand(
-        f"if [ -x {RUNNER} ]; then {RUNNER} status;",
-        'elif [ "$(id -u)" = 0 ]; then echo \'{"format": 1, "runner": null}\';',
-        "else echo 'the status is for root to read: use _sudo=True' >&2; exit 1; fi",
-    )
-
-
-def status_of(output: list[str]) -> Status:
-    """The status that a machine printed, errors as pyinfra's."""
+def read_status(output: list[str]) -> Status:
+    """What `status_command` printed, as a Status; FactProcessError if it is none."""
     try:
         return parse("\n".join(output))
     except InvalidStatus as error:
-        raise FactProcessError(f"{error}; {error.hint}") from error
+        raise FactProcessError(f"{error} (hint: {error.hint})") from error
+
+
+def status_command() -> StringCommand:
+    """Who may not look into /data cannot tell that nothing is there: that is a failure."""
+    return StringCommand(
+        f"if [ -x {RUNNER} ]; then {RUNNER} status;",
+        'elif [ "$(id -u)" = 0 ]; then echo \'{"format": 1, "runner": null}\';',
+        "else echo 'this needs root: log in as root, or use --sudo' >&2; exit 111; fi",
+    )
 
 
 class MachineStatus(FactBase[Status]):
     """
     Returns all that the runner knows about a machine; every other fact here is a view of it.
 
-    + ``known`` is false where the machine could not be asked, which says nothing about what it has
+    + ``known`` is False when nothing could be learnt (unreachable, not root, unreadable): it then
+      says nothing about what the machine has
     + ``runner`` is null where no runner is installed
+    + ``size`` is in bytes, ``since`` in seconds of the epoch
+
+    **Example:**
 
     .. code:: python
+
+        from pyinfra_overlaymig.facts import MachineStatus
+
+        generation = host.get_fact(MachineStatus).generation
+
+    .. code:: json
 
         {
             "known": true,
             "format": 1,
             "runner": {"version": "0.1.0", "digest": "5f0c…"},
             "host": "lab-1",
+            "boot_id": "0d3c…",
+            "kernel": "6.18.0",
+            "booted": true,
+            "base": "a16d…",
             "generation": 1,
             "running": 1,
             "stack": ["20240206-001_add_postgresql"],
-            "migrations": [{"id": "20240206-001_add_postgresql", "status": "applied", …}],
-            "services": [{"name": "postgresql", "up": true, "ready": true, …}],
+            "generations": [{"n": 1, "stack": ["20240206-001_add_postgresql"]}],
+            "migrations": [],
+            "evidence": [],
+            "services": [],
             "lock": null,
-            …
+            "missing": []
         }
     """
 
@@ -56,19 +72,32 @@ class MachineStatus(FactBase[Status]):
 
     @staticmethod
     def default() -> Status:
-        return Status.unknown()
+        return UNKNOWN
 
     def process(self, output: list[str]) -> Status:
-        return status_of(output)
+        return read_status(output)
 
 
 class Migrations(ShortFactBase[dict[str, MigrationRecord] | None]):
     """
     Returns the migrations that a machine has, by id; None if unknown, empty without a runner.
 
-    .. code:: python
+    .. code:: json
 
-        {"20240206-001_add_postgresql": {"status": "applied", "generation": 1, "active": true, …}}
+        {
+            "20240206-001_add_postgresql": {
+                "id": "20240206-001_add_postgresql",
+                "digest": "6664…",
+                "status": "applied",
+                "applied_at": "2026-11-23T14:00:00Z",
+                "generation": 1,
+                "active": true,
+                "state": ["/var/lib/postgresql"],
+                "services": ["postgresql"],
+                "size": 123456789,
+                "files": 1842
+            }
+        }
     """
 
     fact = MachineStatus
@@ -77,55 +106,42 @@ class Migrations(ShortFactBase[dict[str, MigrationRecord] | None]):
         return {one.id: one for one in data.migrations} if data.known else None
 
 
-class OverlayLayers(ShortFactBase[list[str] | None]):
+class OverlayLayers(ShortFactBase[tuple[str, ...] | None]):
     """
-    Returns the layers of the current generation, lowest first; None if unknown.
+    Returns the layers of the running root, lowest first; None if unknown, empty for the bare base.
 
-    .. code:: python
+    .. code:: json
 
         ["20240206-001_add_postgresql", "20240301-001_add_build_tools"]
     """
 
     fact = MachineStatus
 
-    def process_data(self, data: Status) -> list[str] | None:
-        return list(data.stack) if data.known else None
+    def process_data(self, data: Status) -> tuple[str, ...] | None:
+        if not data.known:
+            return None
+        return next((one.stack for one in data.generations if one.n == data.running), ())
 
 
 class S6Services(ShortFactBase[dict[str, ServiceStatus] | None]):
     """
-    Returns the services of a machine, by name; None if unknown.
+    Returns the supervised services of a machine, by name; None if unknown.
 
-    .. code:: python
+    .. code:: json
 
-        {"postgresql": {"up": true, "ready": true, "pid": 211, "wanted_up": true, "since": 1795446000}}
+        {
+            "postgresql": {
+                "name": "postgresql",
+                "up": true,
+                "ready": true,
+                "pid": 412,
+                "wanted_up": true,
+                "since": 1764000000
+            }
+        }
     """
 
     fact = MachineStatus
 
     def process_data(self, data: Status) -> dict[str, ServiceStatus] | None:
         return {one.name: one for one in data.services} if data.known else None
-
-
-class MigrationApplied(FactBase[bool | None]):
-    """
-    Returns whether a migration is applied and part of the current generation; None if unknown.
-
-    + id: of the migration
-
-    .. code:: python
-
-        host.get_fact(MigrationApplied, id="20240206-001_add_postgresql")  # True
-    """
-
-    def command(self, id: str) -> StringCommand:
-        self.id = id
-        return StringCommand(f": {id};", status_command())
-
-    @staticmethod
-    def default() -> bool | None:
-        return None
-
-    def process(self, output: list[str]) -> bool | None:
-        found = status_of(output).migration(self.id)
-        return bool(found and found.active and found.status == "applied")

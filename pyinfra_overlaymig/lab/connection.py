@@ -78,9 +78,7 @@ def wait_for_ssh(lab: Lab, machine: Machine, alive: Callable[[], bool], timeout:
     raise _no_answer(machine, problem, alive())
 
 
-def at_once(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], *, size: int
-) -> list[_Result | Exception]:
+def at_once(work: Callable[[_Item], _Result], items: Sequence[_Item], *, size: int) -> list[_Result | Exception]:
     """Do ``work`` on ``items``, ``size`` at a time: a result or what was raised, in order."""
 
     def guarded(item: _Item) -> _Result | Exception:
@@ -104,14 +102,16 @@ def at_once(
 def _answers(client: paramiko.SSHClient) -> None:
     code, _, complaint = output(client, "true")
     if code != 0:
-        raise paramiko.SSHException(f"`true` ended with {code}: {complaint.strip()}")
+        raise paramiko.SSHException(f"`true` exits {code}: {complaint}")
 
 
 def _no_answer(machine: Machine, problem: Exception | None, alive: bool) -> OverlaymigError:
-    what = f"{machine.name} does not answer ssh ({problem})" if alive else f"{machine.name} ended while it booted"
     try:
-        console = machine.console.read_text(errors="replace").splitlines()[-15:]
+        last = machine.console.read_text(errors="replace").strip().splitlines()[-8:]
     except FileNotFoundError:
-        console = []
-    said = "".join(f"\n    {line}" for line in console)
-    return OverlaymigError(f"{what}; its console:{said}", hint=f"all of it: {machine.console}")
+        last = []
+    state = f"does not answer ssh ({problem})" if alive else "ended while it booted"
+    return OverlaymigError(
+        "\n".join([f"{machine.name} {state}; the end of its console:", *last]),
+        hint=f"look at {machine.console}, or run: overlaymig lab exec {machine.name} -- sh",
+    )

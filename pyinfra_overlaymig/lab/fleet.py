@@ -37,6 +37,9 @@ def up(lab: Lab, count: int, report: Report = quiet) -> list[Machine]:
     """Make lab-1 to lab-``count`` run and answer ssh; others are left as they are."""
     if not 1 <= count <= MAX_MACHINES:
         raise OverlaymigError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}", hint="choose -n")
+    prerequisites.check_root()
+    lab.check_own()
+    prerequisites.check(lab.directory)
     with _working_on(lab, report):
         base = base_root(lab.cache, report)
         make_key(lab.key, "overlaymig-lab")
@@ -51,10 +54,13 @@ def up(lab: Lab, count: int, report: Report = quiet) -> list[Machine]:
 
 def restart(lab: Lab, name: str, report: Report = quiet) -> Machine:
     """End a machine as a loss of power would, and boot it again with nothing but its /data."""
+    prerequisites.check_root()
     known(lab, name)
+    prerequisites.check(lab.directory)
     with _working_on(lab, report):
         base = base_root(lab.cache, report)
         network.raise_bridge(lab)
+        create(known(lab, name))
         write_known_hosts(lab, places(lab))
         _boot([known(lab, name)], base, report)
         return look(known(lab, name))
@@ -62,6 +68,8 @@ def restart(lab: Lab, name: str, report: Report = quiet) -> Machine:
 
 def down(lab: Lab, report: Report = quiet) -> None:
     """Remove every machine with its /data and all else but the cached base."""
+    prerequisites.check_root()
+    lab.check_own()
     with _working_on(lab, report):
         for here in places(lab):
             remove(here)
@@ -97,9 +105,7 @@ def inventory(lab: Lab | None = None) -> list[tuple[str, dict[str, object]]]:
     lab = lab or Lab.default()
     running = [found for found in machines(lab) if found.running]
     if not running:
-        raise OverlaymigError(
-            f"no machine runs in the lab {lab.directory}", hint="start some: overlaymig lab up -n 3"
-        )
+        raise OverlaymigError(f"no machine runs in the lab {lab.directory}", hint="start some: overlaymig lab up -n 3")
     return [(found.name, ssh_data(lab, found)) for found in running]
 
 
@@ -124,11 +130,7 @@ def ssh_data(lab: Lab, found: Machine) -> dict[str, object]:
 
 @contextmanager
 def _working_on(lab: Lab, report: Report) -> Iterator[None]:
-    """Hold the lab's lock, on a host that has what a lab needs."""
-    prerequisites.check_root()
-    # `down` removes the directory: it has to be a lab's, or nobody's yet.
-    lab.check_own()
-    prerequisites.check(lab.directory)
+    """Hold the lab's lock."""
     # Machines see the directories made here: a strict umask must not lock their users out.
     before = os.umask(0o022)
     try:
@@ -171,6 +173,4 @@ def _boot(places: list[Place], base: Path, report: Report) -> None:
     if not problems:
         return
     hints = [problem.hint for problem in problems if isinstance(problem, OverlaymigError)]
-    raise OverlaymigError(
-        "\n".join(map(str, problems)), hint=hints[0] if hints else "run it again"
-    ) from problems[0]
+    raise OverlaymigError("\n".join(map(str, problems)), hint=hints[0] if hints else "run it again") from problems[0]

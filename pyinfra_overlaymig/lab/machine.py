@@ -48,7 +48,18 @@ class Machine:
         inside = ["nsenter", "-t", str(self.must_run()), "-m", "-u", "-i", "-n", "-p", "-r"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         term = f"TERM={os.environ.get('TERM', 'dumb')}"
-        return [*inside, "env", "-i", "-C", "/root", path, "HOME=/root", "LANG=C.UTF-8", term, *command]
+        return [
+            *inside,
+            "env",
+            "-i",
+            "-C",
+            "/root",
+            path,
+            "HOME=/root",
+            "LANG=C.UTF-8",
+            term,
+            *command,
+        ]
 
 
 def look(place: Place) -> Machine:
@@ -164,6 +175,8 @@ def write_known_hosts(lab: Lab, all_places: list[Place]) -> None:
     """Render the lab's known_hosts from the machines' public host keys, by address and by name."""
     lines = []
     for place in all_places:
+        if not place.host_key.exists():
+            continue  # an `up` was killed while it made this one
         kind, key = place.host_key.with_suffix(".pub").read_text().split()[:2]
         lines.append(f"{network.address(place)},{place.name} {kind} {key}\n")
     write_file(lab.known_hosts, "".join(lines))

@@ -1,6 +1,4 @@
-"""Operations: the only part that changes machines; one file for each."""
-
-from __future__ import annotations
+"""The only place that changes machines."""
 
 from pyinfra_overlaymig.operations._folder import migrations_in
 from pyinfra_overlaymig.operations.machine import machine_prepared

@@ -1,34 +1,29 @@
-"""Makes a machine ready for migrations: the tools they need, and this version's runner."""
+"""Brings the runner, and what it needs, to a machine."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Generator, Iterator
+from importlib import resources
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.bundle import runner_archive, wire
-from pyinfra_overlaymig.operations._command import LiveCommand, status_unknown
+from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
 from pyinfra_overlaymig.operations._status import forget_status, machine_status, shown_already
 from pyinfra_overlaymig.status import Status
-
-_PACKAGES = Path(__file__).with_name("packages.sh").read_text("utf-8")
-_INSTALL = """\
-d=$(mktemp -d) && trap 'rm -rf "$d"' EXIT && base64 -d | tar -xz -C "$d" &&
-{ [ "$1" != packages ] || sh -c "$2" sh "$d"; } && sh "$d/system-migrate" init && sh "$d/system-migrate" check"""
 
 
 @operation()
 def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, None]:
     """
-    Makes a machine ready for migrations: /data/system, this version's runner, the tools it needs.
+    Makes a machine ready for migrations: the runner of this overlaymig, and what it needs.
 
-    + packages: install the Debian packages of missing tools with apt-get; without it, a machine that
-      lacks some fails, naming them
+    + packages: install the Debian packages of commands that are missing; without, they are refused
 
-    Uploads the runner only where it differs from this version's. The machine must have a persistent
-    /data, and has to boot through ``system-migrate boot`` for migrations that bring services.
+    The runner is uploaded only where its digest differs. The machine needs its persistent volume
+    on ``/data``.
 
     **Example:**
 
@@ -40,24 +35,37 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
     if not status.known:
         yield status_unknown(host)
         return
-    archive, digest = runner_archive()
-    if status.runner and status.runner.digest == digest and not status.missing:
-        host.noop(f"the runner is {digest[:12]}, and nothing is missing")
+    changes = list(_changes(status))
+    if not changes:
+        host.noop(f"runner {runner_archive()[1][:12]} is installed and nothing is missing")
         return
-    if not shown_already("machine"):
-        host.log(f"machine: {_change(status, digest, packages)}")
+    if not packages and status.missing and len(changes) == 1:
+        yield failure(changes[0], "install them in the base, or let machine_prepared do it")
+        return
+    if not shown_already("machine_prepared"):
+        for change in changes:
+            host.log(f"machine: {change}")
     forget_status()
-    yield LiveCommand(
-        "sh -c", QuoteString(_INSTALL), "sh", "packages" if packages else "none", QuoteString(_PACKAGES),
-        _stdin=wire(archive),
-    )  # fmt: skip
+    yield _prepare(packages)
 
 
-def _change(status: Status, digest: str, packages: bool) -> str:
-    new = digest[:12]
+def _changes(status: Status) -> Iterator[str]:
+    digest = runner_archive()[1]
     if status.runner is None:
-        return f"has no runner, {new} will be installed"
-    if status.runner.digest != digest:
-        return f"has runner {status.runner.digest[:12] or status.runner.version}, {new} will be installed"
-    missing = ", ".join(status.missing)
-    return f"lacks {missing}" + (", which will be installed" if packages else "")
+        yield f"has no runner, {digest[:12]} will be installed"
+    elif status.runner.digest != digest:
+        yield f"has runner {status.runner.digest[:12]}, {digest[:12]} will be installed"
+    if status.missing:
+        yield f"lacks {', '.join(status.missing)}"
+
+
+def _prepare(packages: bool) -> StringCommand:
+    """One command: unpack, install packages, install the runner, have it look at the machine."""
+    script = (resources.files(__package__) / "packages.sh").read_text("utf-8")
+    install = ("&& sh -c", QuoteString(script), 'packages "$d" </dev/null') if packages else ()
+    return LiveCommand(
+        'd=$(mktemp -d) && base64 -d | tar -xz -C "$d"',
+        *install,
+        f'&& sh "$d/system-migrate" init && {RUNNER} check; rc=$?; rm -rf "$d"; exit $rc',
+        _stdin=wire(runner_archive()[0]),
+    )
