@@ -60,9 +60,7 @@ class Rig:
 
     def run(self, *argv: str, stdin: bytes = b"", timeout: float = 120) -> Result:
         """Run a command on the machine as root."""
-        done = subprocess.run(
-            self.machine.enter(*argv), input=stdin, capture_output=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(self.machine.enter(*argv), input=stdin, capture_output=True, timeout=timeout, check=False)
         return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     def sh(self, script: str, timeout: float = 120) -> str:

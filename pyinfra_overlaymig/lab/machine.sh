@@ -3,6 +3,8 @@
 # usage: machine.sh start DIRECTORY NAME NETNS BASE    (`boot`, with the same, is what start runs as the machine's PID 1)
 set -eu
 umask 022
+# It is started with an empty environment.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 verb=$1 directory=$2 name=$3 netns=$4 base=$5
 
@@ -26,7 +28,7 @@ start() {
     exec 9>"$directory/lock"
     flock -n 9 || fail 'it runs already'
     record supervisor
-    rm -rf --one-file-system "$directory/boot"
+    rm -rf --one-file-system "${directory:?}/boot"
     mkdir -p "$directory/boot/upper" "$directory/boot/work" "$directory/boot/root"
     exec nsenter "--net=/run/netns/$netns" \
         unshare --mount --propagation private --uts --ipc --pid --fork --kill-child \
@@ -51,8 +53,7 @@ boot() {
     cd /
     umount -l /run/old-root
     rmdir /run/old-root
-    exec env -i HOME=/root TERM=linux LANG=C.UTF-8 \
-        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    exec env -i HOME=/root TERM=linux LANG=C.UTF-8 "PATH=$PATH" \
         /usr/local/lib/system-migrate/system-migrate boot -- s6-svscan /run/service
 }
 

@@ -1,0 +1,226 @@
+"""The lab: machines that come up, restart and go without a trace, however often they are interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from pyinfra_overlaymig import lab
+from pyinfra_overlaymig.lab.connection import connect, output
+
+_CLI = "from pyinfra_overlaymig.cli import main; main()"
+# Runs the program and kills it with SIGKILL right before the n-th program that it starts.
+_KILLED = """\
+import os, signal, sys
+from pyinfra_overlaymig.lab import run
+left = int(sys.argv.pop(1))
+def before(real):
+    def call(*args, **keywords):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **keywords)
+    return call
+run._complete = before(run._complete)
+os.posix_spawn = before(os.posix_spawn)
+"""
+
+
+def _overlaymig(here: lab.Lab, *words: str, code: str = _CLI) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "OVERLAYMIG_LAB_DIR": str(here.directory)},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def _killed(here: lab.Lab, step: int, *words: str) -> bool:
+    """Whether the program was killed before its ``step``-th program; else it has succeeded."""
+    done = _overlaymig(here, str(step), *words, code=_KILLED + _CLI)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+def _says(*program: str) -> str:
+    return subprocess.run(program, capture_output=True, text=True, check=True).stdout
+
+
+def _in_proc(name: str, needle: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob(f"[0-9]*/{name}"):
+        try:
+            if needle in path.read_text(errors="replace"):
+                found.append(str(path))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def _traces(here: lab.Lab) -> dict[str, bool]:
+    """What the host has of a lab, by kind."""
+    directory = f"{here.directory}/"
+    return {
+        "mounts": bool(_in_proc("mountinfo", directory)),
+        "processes": bool(_in_proc("cmdline", directory)),
+        "namespaces": here.bridge in _says("ip", "netns"),
+        "interfaces": here.bridge in _says("ip", "-o", "link"),
+        "rules": here.nft_table in _says("nft", "list", "tables"),
+        "routes": here.bridge in _says("ip", "route"),
+        "user": Path("/run/overlaymig/users", here.tag).exists(),
+        "files": here.directory.exists(),
+    }
+
+
+def _answer(here: lab.Lab, name: str, command: str) -> str:
+    with connect(here, lab.machine(here, name)) as client:
+        code, out, complaint = output(client, command)
+    assert code == 0, complaint
+    return out.strip()
+
+
+@pytest.fixture
+def labs() -> Iterator[tuple[lab.Lab, lab.Lab]]:
+    """Two labs that are not there yet; both are gone at the end."""
+    # A real disk is wanted: /tmp may be a small tmpfs.
+    directory = Path(tempfile.mkdtemp(prefix="overlaymig-test-", dir="/var/tmp"))
+    made = lab.Lab.at(directory / "one"), lab.Lab.at(directory / "two")
+    try:
+        yield made
+    finally:
+        for here in made:
+            lab.down(here)
+        shutil.rmtree(directory)
+
+
+def test_up_leaves_what_runs_alone(running_lab: lab.Lab) -> None:
+    before = lab.machines(running_lab)
+    assert [machine.name for machine in before] == ["lab-1", "lab-2", "lab-3"]
+    assert lab.up(running_lab, 3) == before
+    assert lab.up(running_lab, 1) == before[:1]
+    assert lab.machines(running_lab) == before
+
+
+def test_a_machine_is_itself_and_reaches_the_others(running_lab: lab.Lab) -> None:
+    assert [_answer(running_lab, name, "hostname") for name in ("lab-1", "lab-2")] == ["lab-1", "lab-2"]
+    other = lab.machine(running_lab, "lab-2").address
+    assert _answer(running_lab, "lab-1", f"ssh-keyscan -t ed25519 {other} 2>/dev/null").startswith(other)
+    assert _answer(running_lab, "lab-1", "cat /proc/1/comm") == "s6-svscan"
+    # A machine of its own: it sees no process and no mount of the host.
+    assert str(running_lab.directory / "machines") not in _answer(running_lab, "lab-1", "cat /proc/*/cmdline")
+
+
+def test_a_restart_keeps_data_and_nothing_else(running_lab: lab.Lab) -> None:
+    before = lab.machine(running_lab, "lab-3")
+    # What was written outside migrations is itself kept under /data/system; without that, nothing brings it back.
+    _answer(running_lab, "lab-3", "echo kept >/data/kept; echo x >/root/gone; echo x >/run/gone; rm -rf /data/system")
+    after = lab.restart(running_lab, "lab-3")
+    assert (after.address, after.running) == (before.address, True)
+    assert after.pid != before.pid
+    # Over ssh with the known_hosts of before: the host key is kept.
+    assert _answer(running_lab, "lab-3", "cat /data/kept; ls /root /run").splitlines()[0] == "kept"
+    assert "gone" not in _answer(running_lab, "lab-3", "ls /root /run")
+
+
+def test_exec_and_ssh_pass_words_and_exit_code_on(running_lab: lab.Lab) -> None:
+    for verb in ("exec", "ssh"):
+        done = _overlaymig(running_lab, "lab", verb, "lab-1", "--", "sh", "-c", 'echo "$1"; exit 7', "sh", "a  b")
+        assert (done.returncode, done.stdout) == (7, "a  b\n"), done.stderr
+    done = _overlaymig(running_lab, "lab", "ssh", "lab-9")
+    assert done.returncode == 1
+    assert "overlaymig lab up -n 9" in done.stderr
+
+
+def test_ls_and_status_are_for_programs_too(running_lab: lab.Lab) -> None:
+    listed = json.loads(_overlaymig(running_lab, "lab", "ls", "--json").stdout)
+    assert [(row["name"], row["running"]) for row in listed] == [(f"lab-{n}", True) for n in (1, 2, 3)]
+    asked = json.loads(_overlaymig(running_lab, "lab", "status", "--json").stdout)
+    assert [row["address"] for row in asked] == [row["address"] for row in listed]
+    assert {row["state"] for row in asked} <= {"ready", "no runner yet"}
+
+
+def test_another_host_key_is_refused(running_lab: lab.Lab) -> None:
+    machine = lab.machine(running_lab, "lab-1")
+    before = running_lab.known_hosts.read_text()
+    kind, key = before.splitlines()[1].split()[1:]
+    try:
+        for text in ("", f"{machine.address} {kind} {key}\n"):
+            running_lab.known_hosts.write_text(text)
+            ssh = [*lab.ssh_argv(running_lab, machine), "true"]
+            assert subprocess.run(ssh, check=False, capture_output=True).returncode == 255
+            with pytest.raises(paramiko.SSHException):
+                connect(running_lab, machine)
+    finally:
+        running_lab.known_hosts.write_text(before)
+    assert all(data["ssh_strict_host_key_checking"] == "yes" for _, data in lab.inventory(running_lab))
+
+
+def test_two_labs_live_side_by_side_and_go_without_a_trace(labs: tuple[lab.Lab, lab.Lab]) -> None:
+    forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    others = set(_says("nft", "list", "tables").splitlines())
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda here: _overlaymig(here, "lab", "up", "-n", "1"), labs))
+    assert [end.returncode for end in done] == [0, 0], [end.stderr for end in done]
+    one, two = labs
+    assert lab.machine(one, "lab-1").address != lab.machine(two, "lab-1").address
+    assert set(_traces(one).values()) == {True}, _traces(one)
+
+    assert _overlaymig(one, "lab", "down").returncode == 0
+    assert set(_traces(one).values()) == {False}, _traces(one)
+    assert _answer(two, "lab-1", "hostname") == "lab-1"
+
+    lab.down(two)
+    assert set(_traces(two).values()) == {False}, _traces(two)
+    assert set(_says("nft", "list", "tables").splitlines()) == others
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forward
+    assert _overlaymig(two, "lab", "down").returncode == 0, "down, when nothing is there"
+
+
+def test_a_directory_that_is_no_lab_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "home" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    for words in (("down",), ("up", "-n", "1")):
+        done = _overlaymig(lab.Lab.at(precious.parent), "lab", *words)
+        assert done.returncode == 1
+        assert "is no lab: it holds precious" in done.stderr
+    assert [path.name for path in precious.parent.iterdir()] == ["precious"]
+    assert precious.read_text() == "mine"
+
+
+def test_up_killed_before_any_of_its_steps_is_completed_by_the_next(labs: tuple[lab.Lab, lab.Lab]) -> None:
+    here, step = labs[0], 0
+    while _killed(here, step, "lab", "up", "-n", "1"):
+        done = _overlaymig(here, "lab", "up", "-n", "1")
+        assert done.returncode == 0, f"killed before step {step}: {done.stderr}"
+        assert _answer(here, "lab-1", "hostname") == "lab-1"
+        lab.down(here)
+        assert set(_traces(here).values()) == {False}, f"killed before step {step}: {_traces(here)}"
+        step += 1
+    assert step > 10, "the steps were counted"
+
+
+def test_down_killed_before_any_of_its_steps_is_completed_by_the_next(labs: tuple[lab.Lab, lab.Lab]) -> None:
+    here, step = labs[0], 0
+    lab.up(here, 1)
+    while _killed(here, step, "lab", "down"):
+        lab.down(here)
+        assert set(_traces(here).values()) == {False}, f"killed before step {step}: {_traces(here)}"
+        lab.up(here, 1)
+        step += 1
+    assert step > 5, "the steps were counted"

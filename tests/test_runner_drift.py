@@ -1,0 +1,72 @@
+"""Drift: what was changed by hand is told, kept, in the way only where it has to be, and can be given up."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rig import RUNNER, Rig
+
+
+def test_drift_is_listed_by_path(fresh: Rig) -> None:
+    """`drift` tells what was made, changed and deleted, and not what was only opened."""
+    fresh.sh("echo x >/etc/mine; rm /etc/issue; chmod 600 /etc/host.conf; exec 3<>/etc/group")
+    lines = fresh.sh(f"{RUNNER} drift").splitlines()
+    told = {line.split(" ")[8]: line.split(" ")[0] for line in lines}
+    assert {path: told.get(path) for path in ("etc/mine", "etc/issue", "etc/host.conf", "etc/group")} == {
+        "etc/mine": "A",
+        "etc/issue": "D",
+        "etc/host.conf": "M",
+        "etc/group": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("drift", "script", "path"),
+    [
+        ("echo mine >/etc/shells", "echo theirs >>/etc/shells", "etc/shells"),
+        ("rm -rf /usr/share/doc", "mkdir -p /usr/share/doc/new; echo x >/usr/share/doc/new/x", "usr/share/doc"),
+        ("chmod 700 /srv", "chmod 711 /srv", "srv"),
+        ("echo x >/opt/thing", "mkdir /opt/thing; echo x >/opt/thing/x", "opt/thing"),
+        ("echo x >/etc/default/mine", "rm -rf /etc/default", "etc/default/mine"),
+        ("rm -rf /etc/default; mkdir /etc/default", "echo x >/etc/default/useradd", "etc/default"),
+    ],
+)
+def test_drift_in_the_way_is_refused(fresh: Rig, drift: str, script: str, path: str) -> None:
+    """Where drift and a migration meet, one would hide the other: refused by path, and nothing is touched."""
+    fresh.sh(drift)
+    before = fresh.tree()
+    result = fresh.apply("20250101-001_meets", script)
+    assert result.code == 3, result.text
+    assert f"/{path}\n" in result.text
+    assert "drift discard" in result.text
+    assert fresh.tree() ^ before == frozenset()
+
+
+def test_what_was_only_opened_is_no_drift(fresh: Rig) -> None:
+    """A file that a program opened for writing and left alone neither refuses a migration nor hides its change."""
+    fresh.sh(
+        "exec 3<>/etc/group; exec 4<>/etc/shells; exec 5<>/var/lib/dpkg/status; mkdir -p /srv/mine; chmod 755 /etc"
+    )
+    script = "echo theirs >/etc/group; rm /etc/shells; echo more >>/var/lib/dpkg/status"
+    result = fresh.apply("20250101-001_opened", script)
+    assert result.code == 0, result.text
+    fresh.sh("test $(cat /etc/group) = theirs; test ! -e /etc/shells; tail -n 1 /var/lib/dpkg/status | grep -q more")
+    fresh.sh("test -d /srv/mine")
+
+
+def test_directory_that_carries_drift_takes_over_new_metadata(fresh: Rig) -> None:
+    """A migration's chmod of a directory shows although a file was changed by hand inside it."""
+    fresh.sh("echo x >/etc/ssh/mine")
+    assert fresh.apply("20250101-001_chmod", "chmod 700 /etc/ssh").code == 0
+    fresh.sh("test $(stat -c %a /etc/ssh) = 700; test -e /etc/ssh/mine")
+
+
+def test_given_up_drift_is_gone(fresh: Rig) -> None:
+    """`drift discard` brings the generation's own back, and the migration that was refused applies."""
+    fresh.sh("cp /etc/shells /root/shells; echo mine >/etc/shells; echo other >/etc/other")
+    assert fresh.apply("20250101-001_meets", "echo theirs >/etc/shells").code == 3
+    result = fresh.run(RUNNER, "drift", "discard", "/etc/shells")
+    assert result.code == 0, result.text
+    fresh.sh("cmp /etc/shells /root/shells; test $(cat /etc/other) = other")
+    assert fresh.apply("20250101-001_meets", "echo theirs >/etc/shells").code == 0
+    assert fresh.run(RUNNER, "drift", "discard", "/etc/nothing").code == 4

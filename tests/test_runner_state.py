@@ -1,0 +1,102 @@
+"""State outlives generations, and is as transactional as the rest of a migration."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rig import RUNNER, Rig
+
+MAKE = """
+mkdir -p /var/lib/app/keep /var/lib/app/swap
+cd /var/lib/app
+echo one >changed; echo gone >deleted; echo file >becomes-dir; echo x >swap/x; echo k >keep/k; ln -s changed link
+chmod 700 keep; chown 1:1 keep/k; echo n >"$(printf 'odd\\nname ')"; echo f >-dash
+"""
+CHANGE = """
+cd /var/lib/app
+echo two >changed; rm deleted; rm becomes-dir; mkdir becomes-dir; echo in >becomes-dir/in
+rm -rf swap; mkdir swap; echo y >swap/y; chmod 755 keep; chown 2:2 keep/k; ln -sfn keep link
+rm -- "$(printf 'odd\\nname ')"; echo g >-dash; mkdir -p new/deep; echo d >new/deep/d
+"""
+CHECK_CHANGED = """
+cd /var/lib/app
+test $(cat changed) = two; test ! -e deleted; test $(cat becomes-dir/in) = in; test "$(ls swap)" = y
+test $(stat -c %a keep) = 755; test $(stat -c %u keep/k) = 2; test $(readlink link) = keep
+test ! -e "$(printf 'odd\\nname ')"; test $(cat ./-dash) = g; test $(cat new/deep/d) = d
+"""
+
+
+@pytest.fixture
+def app(fresh: Rig) -> Rig:
+    result = fresh.apply("20250101-001_app", MAKE, state=["/var/lib/app"])
+    assert result.code == 0, result.text
+    return fresh
+
+
+def test_state_leaves_the_layer(app: Rig) -> None:
+    """No file of a state path is in the layer, and no inode is shared: the path is mounted from /data/state."""
+    app.sh(
+        'test -z "$(find /data/system/layers/20250101-001_app/var/lib/app -mindepth 1)"; mountpoint -q /var/lib/app;'
+        "test /var/lib/app -ef /data/state/var/lib/app"
+    )
+
+
+def test_later_migration_changes_state(app: Rig) -> None:
+    """A later migration's changes to existing state (new, changed, deleted, metadata) are there once it is applied."""
+    result = app.apply("20250102-001_change", f"{CHANGE}\nexec 3<>/var/lib/app/changed")
+    assert result.code == 0, result.text
+    app.sh(CHECK_CHANGED)
+    assert "20250102" not in app.sh("ls /data/system/staging")
+
+
+@pytest.mark.parametrize("fault", ["script", "verify"])
+def test_failed_migration_leaves_state_untouched(app: Rig, fault: str) -> None:
+    """A script or a health check that fails leaves state byte for byte as it was."""
+    before = app.tree()
+    verify = f"{CHECK_CHANGED}\necho the check saw the new state; exit 3" if fault == "verify" else None
+    result = app.apply("20250102-001_change", CHANGE + ("exit 3" if fault == "script" else ""), verify=verify)
+    assert result.code == 9, result.text
+    assert "status 3" in result.text
+    if fault == "verify":
+        assert "the check saw the new state" in result.text
+    assert app.tree() ^ before == frozenset()
+
+
+def test_service_stops_while_its_state_is_changed(fresh: Rig) -> None:
+    """A service named in `stop` is down while the script runs, and up again after it, also when it failed."""
+    run = "while sleep 0.1; do date >/var/lib/beat/last; done"
+    result = fresh.apply(
+        "20250101-001_beat", "mkdir -p /var/lib/beat", state=["/var/lib/beat"], services={"beat": {"run": run}}
+    )
+    assert result.code == 0, result.text
+    for name, code in (("20250102-001_ok", 0), ("20250103-001_fails", 9)):
+        script = f"cp /var/lib/beat/last /var/lib/beat/a; sleep 1; cmp /var/lib/beat/last /var/lib/beat/a; exit {code}"
+        result = fresh.apply(name, script, stop=["beat"])
+        assert result.code == code, result.text
+        fresh.sh("sleep 0.5; test $(s6-svstat -o up /run/service/beat) = true")
+
+
+def test_state_path_with_odd_bytes(fresh: Rig) -> None:
+    """A state path may have any characters, and still comes and goes with its migration."""
+    before = fresh.tree()
+    path = "/var/lib/ü # b"
+    script = f"mkdir -p '{path}'; echo x >'{path}/x'"
+    result = fresh.apply("20250101-001_odd", script, verify="exit 1", state=[path])
+    assert result.code == 9, result.text
+    assert fresh.tree() ^ before == frozenset()
+    assert fresh.apply("20250101-001_odd", script, state=[path]).code == 0
+    assert fresh.apply("20250102-001_next", ":").code == 0
+    fresh.sh(f"test \"$(cat '{path}/x')\" = x; mountpoint -q '{path}'")
+    assert fresh.sh("grep -c lib/ /proc/self/mountinfo") == "1\n"
+
+
+def test_install_finds_state_by_itself(fresh: Rig) -> None:
+    """`install` splits off what a package's own account keeps in /var/lib, and leaves nothing behind that is there."""
+    result = fresh.run(RUNNER, "install", "redis-server", timeout=200)
+    assert result.code == 0, result.text
+    fresh.sh("mountpoint -q /var/lib/redis; test $(stat -c %U /var/lib/redis) = redis; redis-server --version")
+    again = fresh.run(RUNNER, "install", "redis-server", timeout=200)
+    assert again.code == 0, again.text
+    assert "everything is there already" in again.text
+    assert len(fresh.status().migrations) == 1
+    assert fresh.apply("20240101-001_from_the_repo", ":").code == 0, "an install on one machine is not in the order"
