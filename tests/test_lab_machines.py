@@ -67,7 +67,7 @@ def _in_proc(name: str, needle: str) -> list[str]:
         try:
             if needle in path.read_text(errors="replace"):
                 found.append(str(path))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+        except OSError:  # it ended meanwhile
             continue
     return found
 

@@ -8,7 +8,7 @@ from tests.rig import RUNNER, Rig
 
 def test_layer_with_broken_tools_does_not_stop_the_boot(fresh: Rig) -> None:
     """A layer whose cp, ln, mkdir and mv fail boots all the same: the base's are used."""
-    script = "for t in cp ln mkdir mv rm; do printf '#!/bin/sh\\nexit 1\\n' >/usr/local/bin/$t; chmod 755 /usr/local/bin/$t; done"
+    script = "cd /usr/local/bin; for t in cp ln mkdir mv rm; do printf '#!/bin/sh\\nexit 1\\n' >$t; chmod 755 $t; done"
     assert fresh.apply("20250101-001_broken", script).code == 0
     lab.restart(fresh.lab, fresh.name)
     assert fresh.status().running == 1
