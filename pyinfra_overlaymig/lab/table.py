@@ -16,16 +16,22 @@ _WIDE = 100_000
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print ``rows`` under ``columns``: fit for a terminal, or for `grep` with one line for each row."""
     terminal = sys.stdout.isatty()
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*(_cell(cell, terminal) for cell in row))
+    cells = [[_cell(cell, terminal) for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        table.add_column(column, min_width=_longest([column, *(row[index] for row in cells)]))
+    for row in cells:
+        table.add_row(*row)
     console = Console(markup=False, highlight=False)
-    if not terminal:
-        console = Console(markup=False, highlight=False, width=_WIDE)
-    # FIXME (rescue): on a terminal narrower than the table, rich still cut ids with "…" (tried at 60 and 80
-    # columns): give each column min_width = its longest word, or print with overflow "ignore" at natural width.
     needed = Measurement.get(console, console.options.update(max_width=_WIDE), table).minimum
-    console.print(table, width=max(console.width, needed), soft_wrap=False, crop=False)
+    # A table wider than its terminal is wrapped by it, line by line; rich would cut words.
+    console.width = max(console.width, needed) if terminal else _WIDE
+    console.print(table, crop=False)
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """The length of the longest word, which is the narrowest that a column may be."""
+    return max(len(word) for text in texts for word in text.split())
 
 
 def _cell(text: str, terminal: bool) -> str:

@@ -150,7 +150,7 @@ switch_carry() {
     stack_state | while read -r place; do
         unescape "$place"
         # As mountinfo writes it, which escapes less than a plan does.
-        printf '%s\t%s\n' "$(printf '%s' "$unescaped" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g; s/#/\\043/g' |
+        printf '%s\t%s\n' "$(printf '%s' "$unescaped" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g' |
             tr '\n' '\001' | sed 's/\x01/\\012/g')" "$place"
     done >"$RUN/state.new"
     : >>"$RUN/state"

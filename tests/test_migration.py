@@ -1,0 +1,281 @@
+# RESCUE: most cases of the parametrized manifest test are lost (marked LOST); the rest is as it was.
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.migration import (
+    Migration,
+    Service,
+    escape,
+    escape_text,
+    load,
+    load_all,
+    unescape,
+    unescape_text,
+    valid_id,
+)
+
+ID = "20240206-001_add_postgresql"
+FULL = """\
+description: everything
+depends: [20240101-001_base]
+conflicts: [20240101-002_other]
+state: [/var/lib/b/, "/srv/a b"]
+stop: [cron]
+timeout: 60
+verify_timeout: 5
+services:
+  web:
+    run: exec web
+    prepare: mkdir -p /run/web
+    finish: echo bye
+    user: www-data
+    check: web-ping
+    ready_timeout: 7
+    environment: {PORT: "8080", EMPTY: ""}
+    down_signal: int
+    timeout_kill: 3000
+  db:
+    run: db --foreground
+    notification_fd: 4
+"""
+
+
+def folder(tmp_path: Path, manifest: str = "description: x\n", id: str = ID) -> Path:
+    path = tmp_path / id
+    path.mkdir(parents=True)
+    (path / "migration.yaml").write_text(manifest)
+    (path / "install.sh").write_text("#!/bin/sh\n")
+    return path
+
+
+def refusal(path: Path) -> InvalidMigration:
+    with pytest.raises(InvalidMigration) as caught:
+        load(path)
+    assert caught.value.hint
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+@given(st.binary())
+def test_escapes_round_trip_over_bytes(value: bytes) -> None:
+    """Any bytes survive a field of the plan, which is printable ASCII without a blank."""
+    field = escape(value)
+    assert unescape(field) == value
+    assert field
+    assert all(0x21 <= ord(char) <= 0x7E and char != '"' for char in field)
+
+
+@given(st.binary().map(os.fsdecode))
+def test_escapes_round_trip_over_file_names(name: str) -> None:
+    """A name that is no UTF-8 survives as the surrogate escapes that Python reads it as."""
+    assert unescape_text(escape_text(name)) == name
+
+
+@given(st.text())
+def test_only_escaped_fields_are_unescaped(text: str) -> None:
+    """Whatever is read back was written by us: every field has one spelling."""
+    try:
+        value = unescape(text)
+    except ValueError:
+        return
+    assert unescape(escape(value)) == value
+
+
+@given(
+    st.dates().map(lambda day: day.strftime("%4Y%m%d").zfill(8)),
+    st.integers(0, 999),
+    st.from_regex(r"[a-z0-9][a-z0-9_]{0,63}", fullmatch=True),
+)
+def test_every_date_number_and_label_is_an_id(day: str, number: int, label: str) -> None:
+    """Ids are dates of the calendar, a number and a label."""
+    assert valid_id(f"{day}-{number:03}_{label}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["20240230-001_x", "20240206-1_x", "20240206-001", "20240206-001_X", "20240206-001_", "../x",
+     "20240206-001_x\n", "20240206-001_" + "x" * 65, "\uff120240206-001_x"],
+)  # fmt: skip
+def test_nothing_else_is_an_id(text: str) -> None:
+    """Ids are safe as names of files, and sort as dates do."""
+    assert not valid_id(text)
+
+
+def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
+    """Every documented key arrives where it belongs."""
+    path = folder(tmp_path, FULL)
+    one = load(path)
+    web, db = one.services
+    assert (one.id, one.description, one.timeout, one.verify_timeout) == (ID, "everything", 60, 5)
+    assert one.state == ("/var/lib/b", "/srv/a b")
+    assert web == Service(
+        name="web", run="exec web", prepare="mkdir -p /run/web", finish="echo bye",
+        user="www-data", check="web-ping", ready_timeout=7, down_signal="SIGINT",
+        environment=(("PORT", "8080"), ("EMPTY", "")), timeout_kill=3000,
+    )  # fmt: skip
+    assert db == Service(name="db", run="db --foreground", notification_fd=4)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "line", "said", "hint"),
+    [
+        ("description: x\ndepend: []\n", 2, "unknown key `depend`", "`depends`"),
+        ("description: x\ndescription: y\n", 2, "given twice", "keep one"),
+        # LOST: about twenty cases
+        ("description: x\nservices:\n  a:\n    runn: x\n", 4, "unknown key `runn` in `services.a`", "`run`"),
+        ("description: x\ntimeout: soon\n", 2, "`timeout` must be a whole number", "from 1 to"),
+        ("description: x\nservices:\n  a: {run: x, down_signal: BYE}\n", 3, "no signal", "INT"),
+        (
+            "description: x\nservices:\n  a:\n    run: x\n    check: y\n    notification_fd: 3\n",
+            5, "exclude each other", "poll",
+        ),
+        (
+            "description: x\nservices:\n  a:\n    run: x\n    environment: {PORT: 80}\n",
+            5, "must be text", '"80"',
+        ),
+        ("description: x\ndrift: keep\n", 2, "unknown key `drift`", ""),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_file_line_and_remedy(
+    tmp_path: Path, manifest: str, line: int, said: str, hint: str
+) -> None:
+    """A manifest that cannot be used is refused at the line that is wrong, with what to do."""
+    path = folder(tmp_path, manifest)
+    error = refusal(path)
+    assert str(error).startswith(f"{path}/migration.yaml:{line}: ")
+    assert said in str(error)
+    assert hint in error.hint
+
+
+def test_a_manifest_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, and control characters, are refused and not guessed at."""
+    path = folder(tmp_path)
+    for content in (b"description: \xff\n", b"description: \x01\n"):
+        (path / "migration.yaml").write_bytes(content)
+        assert str(refusal(path)).startswith(f"{path}/migration.yaml: ")
+
+
+def test_parts_that_do_not_belong_are_refused(tmp_path: Path) -> None:
+    """A misspelt script is not silently left out."""
+    path = folder(tmp_path)
+    (path / "verfy.sh").write_text("")
+    assert "`verify.sh`" in refusal(path).hint
+    (path / "verfy.sh").unlink()
+    (path / "install.sh").unlink()
+    assert "install.sh: is missing" in str(refusal(path))
+    (path / "install.sh").symlink_to("/etc/passwd")
+    assert "must be a regular file" in str(refusal(path))
+
+
+def test_dos_line_ends_are_refused(tmp_path: Path) -> None:
+    """A script that sh would misread is refused before a machine sees it."""
+    path = folder(tmp_path)
+    (path / "install.sh").write_bytes(b"#!/bin/sh\r\n")
+    assert "DOS" in str(refusal(path))
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    """Fifos and devices, and directories that git would lose, cannot be in files/."""
+    path = folder(tmp_path)
+    (path / "files/etc").mkdir(parents=True)
+    assert "empty directory" in str(refusal(path))
+    os.mkfifo(path / "files/etc/pipe")
+    assert "neither a file" in str(refusal(path))
+
+
+def test_links_are_kept_and_never_followed(tmp_path: Path) -> None:
+    """A link's target is text, wherever it points to, and stays as it was written."""
+    path = folder(tmp_path)
+    (path / "files").mkdir()
+    (path / "files/out").symlink_to("../../../../etc//passwd")
+    (path / "files/loop").symlink_to("loop")
+    one = load(path)
+    assert [(link.path, link.target) for link in one.links] == [
+        ("files/loop", "loop"),
+        ("files/out", "../../../../etc//passwd"),
+    ]
+    assert b"link ../../../../etc//passwd files/out\n" in one.plan
+
+
+def test_names_of_any_bytes_are_in_the_plan(tmp_path: Path) -> None:
+    """A name with blanks, newlines and bytes that are no UTF-8 is one field of the plan."""
+    path = folder(tmp_path)
+    (path / "files").mkdir()
+    (Path(os.fsdecode(os.fsencode(path) + b"/files/a \n\xff"))).write_text("x")
+    assert b" files/a\\040\\012\\377\n" in load(path).plan
+
+
+def test_the_digest_covers_what_matters_and_nothing_else(tmp_path: Path) -> None:
+    """Where a migration lies, its waits and its words do not change its digest; its result does."""
+    one = load(folder(tmp_path / "a", FULL))
+    waits = FULL.replace("timeout: 60", "timeout: 61").replace("ready_timeout: 7", "ready_timeout: 8")
+    same = load(folder(tmp_path / "b", waits.replace("everything", "all")))
+    assert same.digest == one.digest
+    for old, new in (("exec web", "exec wob"), ("srv", "var"), ("8080", "8081"), ("cron", "atd")):
+        path = folder(tmp_path / new.replace(" ", ""), FULL.replace(old, new))
+        assert load(path).digest != one.digest
+
+
+def test_the_digest_covers_files_and_their_exec_bit(tmp_path: Path) -> None:
+    """A changed file, mode or link target is another migration; a script's mode is not."""
+    path = folder(tmp_path)
+    (path / "files").mkdir()
+    (path / "files/tool").write_text("x")
+    digests = [load(path).digest]
+    (path / "files/tool").chmod(0o755)
+    digests.append(load(path).digest)
+    (path / "files/tool").write_text("y")
+    digests.append(load(path).digest)
+    (path / "files/tool").unlink()
+    (path / "files/tool").symlink_to("y")
+    digests.append(load(path).digest)
+    assert len(set(digests)) == 4
+    (path / "install.sh").chmod(0o755)
+    assert load(path).digest == digests[-1]
+
+
+@given(st.permutations(["/a", "/b", "/c d"]), st.permutations(["20240101-001_a", "20240101-002_b"]))
+def test_the_order_in_a_manifest_does_not_matter(state: list[str], depends: list[str]) -> None:
+    """The plan is canonical: the same sets are the same bytes."""
+    one, other = (
+        Migration(id=ID, folder=Path(), description="x", state=tuple(a), depends=tuple(b))
+        for a, b in ((state, depends), (sorted(state), sorted(depends)))
+    )
+    assert one.plan == other.plan
+
+
+def test_a_folder_loads_in_the_order_of_ids(tmp_path: Path) -> None:
+    """All migrations of a folder come sorted; notes and hidden files do not disturb."""
+    for id in ("20240301-001_c", "20240101-001_a", "20240101-002_b"):
+        folder(tmp_path, id=id)
+    (tmp_path / "README.md").write_text("notes")
+    (tmp_path / ".gitignore").write_text("*~\n")
+    ids = [one.id for one in load_all(tmp_path)]
+    assert ids == ["20240101-001_a", "20240101-002_b", "20240301-001_c"]
+
+
+def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
+    """A badly named migration, or a number given twice, is named instead of being left out."""
+    folder(tmp_path, id="20240101-001_a")
+    twin = folder(tmp_path, id="20240101-001_b")
+    with pytest.raises(InvalidMigration, match="20240101-001_b and 20240101-001_a have the same"):
+        load_all(tmp_path)
+    shutil.move(twin, tmp_path / "20240131-1_b")
+    with pytest.raises(InvalidMigration, match="'20240131-1_b' is no migration id"):
+        load_all(tmp_path)
+    with pytest.raises(InvalidMigration, match="no such folder"):
+        load_all(tmp_path / "none")
+
+
+def test_a_missing_migration_names_the_nearest(tmp_path: Path) -> None:
+    """A misspelt path is answered with a "did you mean"."""
+    folder(tmp_path)
+    assert f"`{ID}`" in refusal(tmp_path / ID.replace("postgresql", "postgres")).hint

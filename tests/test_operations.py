@@ -1,0 +1,560 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import (
+    Config,
+    FunctionCommand,
+    Inventory,
+    OperationError,
+    State,
+    StringCommand,
+    operation,
+)
+from pyinfra.api.connect import connect_all
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_ops
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra_testing.util import FakeState, create_host
+
+from pyinfra_overlaymig import operations
+from pyinfra_overlaymig.bundle import pack, runner_archive, wire
+from pyinfra_overlaymig.migration import load
+from pyinfra_overlaymig.operations import (
+    machine_prepared,
+    migration_applied,
+    migrations_in,
+    s6_service,
+)
+from pyinfra_overlaymig.operations._folder import _all, _one
+from pyinfra_overlaymig.status import UNKNOWN, LockOwner, MigrationRecord, Runner, ServiceStatus, Status, parse
+from tests.sandbox import run_in_sandbox
+
+TOP = Path(__file__).parent.parent
+ID = "20240206-001_demo"
+BARE = Status(known=True)
+READY = Status(known=True, runner=Runner("0.1.0", runner_archive()[1]))
+UP = ServiceStatus("demo", up=True, ready=True, pid=7, wanted_up=True, since=1)
+DOWN = ServiceStatus("demo", up=False, ready=False, pid=None, wanted_up=False, since=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder with the one migration ``ID``."""
+    top = tmp_path / "migrations"
+    make_migration(top, ID)
+    _all.cache_clear()
+    _one.cache_clear()
+    yield top
+    _all.cache_clear()
+    _one.cache_clear()
+
+
+def make_migration(top: Path, id: str, manifest: str = "description: demo\n") -> None:
+    (top / id).mkdir(parents=True)
+    (top / id / "migration.yaml").write_text(manifest)
+    (top / id / "install.sh").write_text("#!/bin/sh\necho installing\n")
+
+
+def record(path: Path, **changes: Any) -> MigrationRecord:
+    """What a machine reports of the migration in ``path`` that it has applied."""
+    applied = MigrationRecord(
+        path.name, load(path).digest, "applied", "2026-11-23T14:00:00Z", 2,
+        active=True, state=(), services=(), size=1, files=1,
+    )  # fmt: skip
+    return replace(applied, **changes)
+
+
+def commands_of(
+    operation: Any, status: Status, *, executing: bool = False, **arguments: Any
+) -> tuple[list[StringCommand], Any]:
+    """The commands that an operation yields on a machine of that status, and the host."""
+    state = FakeState()
+    state.is_executing = executing
+    host = create_host(state, facts={"status.MachineStatus": status})
+    with ctx_state.use(state), ctx_host.use(host):
+        return list(operation._inner(**arguments)), host
+
+
+def run_failing(command: StringCommand) -> str:
+    """What a command says that a real shell runs and that has to fail with exit 1."""
+    result = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert not result.stdout
+    return result.stderr
+
+
+class Fleet:
+    """Hosts of pyinfra's own `@fake` connector, whose status can be changed between stages."""
+
+    def __init__(self, **statuses: Status) -> None:
+        data = {"fake_delay": 0, "fake_delay_jitter": 0}
+        hosts = [(f"@fake/{name}", data) for name in statuses]
+        self.state: Any = State(Inventory((hosts, {})), Config())
+        for name, status in statuses.items():
+            self.connector(name).data["fake_responses"] = {}
+            self.answer(name, status)
+        connect_all(self.state)
+
+    def host(self, name: str) -> Any:
+        return self.state.inventory.get_host(f"@fake/{name}")
+
+    def connector(self, name: str) -> Any:
+        return self.host(name).connector
+
+    def responses(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.connector(name).data["fake_responses"]
+        return found
+
+    def answer(self, name: str, status: Status) -> None:
+        """What the machine reports from now on."""
+        failed = {"success": False, "stderr": "no route to host"}
+        text = json.dumps(status.to_json())
+        self.responses(name)["system-migrate status"] = text if status.known else failed
+
+    def prepare(self, operation: Any, **arguments: Any) -> None:
+        add_op(self.state, operation, **arguments)
+
+    def execute(self) -> None:
+        run_ops(self.state)
+
+    def commands(self, name: str) -> list[str]:
+        """What ran there: `status` for the fact, else the last words of a command."""
+        lines: list[str] = self.connector(name).executed_commands
+        return ["status" if "system-migrate status" in one else one for one in lines]
+
+    def failed(self) -> set[str]:
+        return {host.name.removeprefix("@fake/") for host in self.state.failed_hosts}
+
+
+def test_a_prepared_machine_needs_nothing() -> None:
+    """The runner is not uploaded where its digest is ours already."""
+    commands, host = commands_of(machine_prepared, READY)
+    assert commands == []
+    assert "nothing is missing" in host.noop_description
+
+
+@pytest.mark.parametrize("wanted", [machine_prepared, s6_service, migration_applied])
+def test_an_unknown_machine_is_not_touched(wanted: Any, folder: Path) -> None:
+    """A host that could not be asked fails with the reason, alone, and is never taken for empty."""
+    arguments: dict[Any, dict[str, Any]] = {
+        machine_prepared: {},
+        migration_applied: {"migration": ID, "folder": folder},
+        s6_service: {"service": "x"},
+    }
+    (command,), _ = commands_of(wanted, UNKNOWN, executing=True, **arguments[wanted])
+    assert "is unknown" in run_failing(command)
+
+
+def test_missing_commands_are_refused_where_packages_are_not_wanted() -> None:
+    """Without `packages`, a machine that lacks something is told what, and left as it is."""
+    lacking = replace(READY, missing=("setfattr (package attr)",))
+    (command,), _ = commands_of(machine_prepared, lacking, packages=False)
+    assert "setfattr (package attr)" in run_failing(command)
+
+
+def test_an_applied_migration_is_a_noop(folder: Path) -> None:
+    """The same digest in the stack means that there is nothing to do, and says so."""
+    status = replace(READY, migrations=(record(folder / ID),))
+    commands, host = commands_of(migration_applied, status, migration=ID, folder=folder)
+    assert commands == []
+    assert host.noop_description == f"{ID} is applied (generation 2)"
+
+
+@pytest.mark.parametrize("change", [{"active": False}, {"status": "committed"}, {"active": False, "digest": "other"}])
+def test_anything_short_of_applied_goes_to_the_runner(folder: Path, change: Any) -> None:
+    """Interrupted, or not in the stack: the machine decides, under its lock."""
+    fleet = Fleet(one=replace(READY, migrations=(record(folder / ID, **change),)))
+    fleet.prepare(migration_applied, migration=ID, folder=folder)
+    fleet.execute()
+    assert [line for line in fleet.commands("one") if line.endswith("apply -")]
+
+
+def test_a_migration_is_one_command_with_the_bundle_as_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole transaction is one round trip, which says who asked for it."""
+    monkeypatch.setenv("LOGNAME", "it's me")
+    fleet = Fleet(one=READY)
+    with ctx_state.use(fleet.state), ctx_host.use(fleet.host("one")):
+        (command,) = migration_applied._inner(migration=folder / ID)
+    assert command.connector_arguments["_stdin"] == wire(pack(load(folder / ID)))
+    script = command.get_raw_value().replace(
+        "/data/system/runner/system-migrate apply -", "sh -c 'cat >/dev/null; echo $OVERLAYMIG_WHO'"
+    )
+    found = subprocess.run(["sh", "-c", script], input="", capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("it's me@")
+
+
+def test_what_would_happen_is_said_before_anything_is_done(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the prepare stage a host shows scripts, services, files and state, once, and changes nothing."""
+    manifest = "description: demo\nstate: [/var/lib/demo]\nservices: {demo: {run: sleep 1, user: nobody, check: ping}}\n"
+    (folder / ID / "migration.yaml").write_text(manifest)
+    (folder / ID / "verify.sh").write_text("echo verifying\n")
+    (folder / ID / "files/etc").mkdir(parents=True)
+    (folder / ID / "files/etc/demo.conf").write_text("twelve bytes")
+    (folder / ID / "files/etc/link").symlink_to("demo.conf")
+    fleet = Fleet(one=READY)
+    with caplog.at_level("INFO"):
+        fleet.prepare(migration_applied, migration=ID, folder=folder)
+        said = caplog.text
+        assert [line for line in fleet.commands("one") if "apply" in line] == []
+        fleet.execute()
+    for part in (
+        f"{ID}: demo", "brings up the service demo", "    run: sleep 1", "    user: nobody", "    check: ping",
+        "state: /var/lib/demo", "0644       12 /etc/demo.conf", "/etc/link -> demo.conf",
+        "    echo installing", "    echo verifying",
+    ):  # fmt: skip
+        assert part in said
+        assert caplog.text.count(part) == 1
+    assert "will be refused" not in said
+
+
+def test_the_plan_is_shown_once_for_all_hosts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of many machines the first shows the plan, the others say that theirs is the same."""
+    fleet = Fleet(one=READY, two=READY, three=READY)
+    with caplog.at_level("INFO"):
+        fleet.prepare(migration_applied, migration=ID, folder=folder)
+    assert caplog.text.count("echo installing") == 1
+    assert caplog.text.count(f"{ID}: the same plan as @fake/one") == 2
+
+
+def test_refusals_are_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the status shows to be refused is said before, with the reason: order, dependency, conflict, lock."""
+    one, two, three = "20240207-001_one", "20240207-002_two", "20240207-003_three"
+    make_migration(folder, one)
+    make_migration(folder, two, f"description: x\ndepends: [{one}]\n")
+    make_migration(folder, three, f"description: x\nconflicts: [{ID}]\n")
+    newer = record(folder / one, id="20250101-001_newer")
+    local = record(folder / one, id="20260101-001_install_htop")
+    holder = LockOwner("anna@desk", "192.0.2.1", 7, "x", "2026-11-23T14:00:00Z", "apply", one)
+    cases = (
+        (replace(READY, migrations=(newer,)), ID, "out of order: 20250101-001_newer is applied already"),
+        (READY, two, f"it depends on {one}, which is not applied here"),
+        (replace(READY, migrations=(record(folder / ID),)), three, f"it conflicts with {ID}"),
+        (replace(READY, lock=holder), ID, "anna@desk from 192.0.2.1 holds the lock since 2026-11-23T14:00:00Z"),
+        (replace(READY, migrations=(local,)), ID, None),
+    )
+    for status, id, reason in cases:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            Fleet(one=status).prepare(migration_applied, migration=folder / id)
+        assert ("will be refused" in caplog.text) is bool(reason)
+        assert (reason or "") in caplog.text
+
+
+def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A dependency that an earlier operation of the run applies is not missing; an id before it is out of order."""
+    later = "20240207-001_later"
+    make_migration(folder, later, f"description: x\ndepends: [{ID}]\n")
+    with caplog.at_level("INFO"):
+        fleet = Fleet(one=BARE)
+        fleet.prepare(migration_applied, migration=folder / ID)
+        fleet.prepare(migration_applied, migration=folder / later)
+        assert "will be refused" not in caplog.text
+        make_migration(folder, "20240206-002_between")
+        fleet.prepare(migration_applied, migration=folder / "20240206-002_between")
+    assert f"out of order: {later} is applied before it by this run" in caplog.text
+
+
+def test_an_edited_migration_shows_the_diff(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was applied is compared with the folder, in plain words, once; the machine is not asked to refuse it."""
+    (folder / ID / "migration.yaml").write_text("description: x\nstate: [/srv/a b]\n")
+    (folder / ID / "verify.sh").write_text("true\n")
+    fleet = Fleet(one=replace(READY, migrations=(record(folder / ID, digest="other"),)))
+    fleet.responses("one")["base64 -w 0 manifest"] = [
+        "Zm9ybWF0IDEK",
+        "IyEvYmluL3NoCmVjaG8gZWFybGllcgo=",
+    ]
+    with caplog.at_level("INFO"):
+        fleet.prepare(migration_applied, migration=ID, folder=folder)
+        fleet.execute()
+    for part in ("-echo earlier", "+echo installing", f"+id {ID}", "+state /srv/a b", "changed as well: verify.sh"):
+        assert caplog.text.count(part) == 1
+    assert "will be refused: it was edited" in caplog.text
+    assert "member" not in caplog.text
+    assert "is refused" in fleet.commands("one")[-1]
+    assert [line for line in fleet.commands("one") if line.endswith("apply -")] == []
+
+
+def test_a_fresh_machine_would_be_prepared_and_then_migrated(folder: Path) -> None:
+    """Prepare foresees both from one status; execute asks again after each change."""
+    fleet = Fleet(one=BARE)
+    fleet.prepare(machine_prepared)
+    fleet.prepare(migration_applied, migration=ID, folder=folder)
+    assert fleet.commands("one") == ["status"]
+    fleet.prepare(becomes_ready, fleet=fleet)
+    order = fleet.state.get_op_order()
+    fleet.host("one").op_hash_order[:] = [order[0], order[2], order[1]]
+    fleet.execute()
+    assert [one.split()[-1] for one in fleet.commands("one")[1:]] == [
+        "status",
+        "$rc",
+        "status",
+        "-",
+    ]
+
+
+@operation()
+def becomes_ready(fleet: Fleet) -> Generator[FunctionCommand, None, None]:
+    """What the command of machine_prepared does to a real machine."""
+    yield FunctionCommand(fleet.answer, ("one", READY), {})
+
+
+def test_without_a_runner_a_migration_says_what_is_missing(folder: Path) -> None:
+    """Where nothing prepared the machine, the deploy is wrong, and the host says how."""
+    (command,), _ = commands_of(migration_applied, BARE, executing=True, migration=ID, folder=folder)
+    assert "put machine_prepared before" in run_failing(command)
+
+
+def test_one_host_in_trouble_does_not_stop_the_others(folder: Path) -> None:
+    """An unreachable host fails; the rest is migrated."""
+    fleet = Fleet(well=READY, ill=UNKNOWN)
+    fleet.state.config.FAIL_PERCENT = 100
+    fleet.prepare(migration_applied, migration=ID, folder=folder)
+    fleet.execute()
+    assert fleet.failed() == {"ill"}
+    assert fleet.commands("well")[-1].endswith("apply -")
+    assert not [line for line in fleet.commands("ill") if line.endswith("apply -")]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_run_without_changes_costs_the_same_for_any_number(tmp_path: Path, count: int) -> None:
+    """One status in each stage answers for every migration."""
+    top = tmp_path / "many"
+    ids = [f"20240206-{number:03}_demo" for number in range(count)]
+    for id in ids:
+        make_migration(top, id)
+    fleet = Fleet(one=replace(READY, migrations=tuple(record(top / id) for id in ids)))
+    fleet.prepare(machine_prepared)
+    for migration in migrations_in(top):
+        fleet.prepare(migration_applied, migration=migration.folder)
+    fleet.execute()
+    assert len(fleet.commands("one")) == 2
+    results = fleet.state.results[fleet.host("one")]
+    assert results.success_ops == count + 1
+
+
+def test_a_change_is_followed_by_a_fresh_status(folder: Path) -> None:
+    """What an operation changed is not answered from before."""
+    make_migration(folder, "20240207-001_next")
+    fleet = Fleet(one=READY)
+    for migration in migrations_in(folder):
+        fleet.prepare(migration_applied, migration=migration.folder)
+    fleet.execute()
+    kinds = ["apply" if line.endswith("apply -") else "status" for line in fleet.commands("one")]
+    assert kinds == ["status", "status", "apply", "status", "apply"]
+
+
+@pytest.mark.parametrize("check_for_changes", [True, False])
+def test_an_invalid_folder_stops_the_run_before_any_machine(folder: Path, check_for_changes: bool) -> None:
+    """A broken neighbour, a wrong id, a missing dependency: refused as the deploy is loaded."""
+    (folder / ID / "migration.yaml").write_text("description: x\ndepends: [20240101-001_gone]\n")
+    fleet = Fleet(one=READY)
+    fleet.state.check_for_changes = check_for_changes  # what `-y` turns off
+    with pytest.raises(OperationError, match="20240101-001_gone, which is not in the folder"):
+        fleet.prepare(migration_applied, migration=ID, folder=folder)
+    with pytest.raises(OperationError, match=r"(?s)no such migration.*hint:"):
+        fleet.prepare(migration_applied, migration=folder / "20240206-001_demos")
+    (folder / ID / "migration.yaml").write_text("description: x\ndepend: []\n")
+    with pytest.raises(OperationError, match=r"migration.yaml:2"):
+        migrations_in(folder)
+    assert fleet.commands("one") == []
+
+
+@pytest.mark.parametrize(
+    ("found", "arguments"),
+    [
+        (UP, {}),
+        (DOWN, {"running": False}),
+        (DOWN, {"running": False, "restarted": True}),
+    ],
+)
+def test_a_service_as_wanted_is_a_noop(found: ServiceStatus, arguments: dict[str, Any]) -> None:
+    """What is ready already is left alone."""
+    status = replace(READY, services=(found,))
+    commands, host = commands_of(s6_service, status, service="demo", **arguments)
+    assert commands == []
+    assert "service demo is" in host.noop_description
+
+
+def test_a_service_that_is_not_there_is_named() -> None:
+    """Prepare foresees that a migration brings it; execute fails and lists what there is."""
+    status = replace(READY, services=(UP,))
+    assert len(commands_of(s6_service, status, service="other")[0]) == 1
+    (command,), _ = commands_of(s6_service, status, executing=True, service="other")
+    assert "it has: demo" in run_failing(command)
+
+
+def test_a_service_name_cannot_leave_its_directory() -> None:
+    """Names are checked before they become part of a path."""
+    with pytest.raises(OperationError, match="no service name"):
+        commands_of(s6_service, READY, service="../../etc")
+
+
+def test_services_are_started_restarted_and_stopped_for_real(tmp_path: Path) -> None:
+    """Each command returns when the service is as wanted, and fails with its output if not."""
+    up = replace(READY, services=(UP,))
+    down = replace(READY, services=(DOWN,))
+    texts = [
+        commands_of(s6_service, status, service="demo", timeout=3, **arguments)[0][0]
+        for status, arguments in (
+            (down, {}), (up, {"restarted": True}), (up, {"running": False}), (down, {}),
+        )
+    ]  # fmt: skip
+    start, restart, stop, late = (text.get_raw_value() for text in texts)
+    result = run_in_sandbox(
+        f"""
+        mkdir -p /run/service/demo /data/state/var/log/demo
+        cd /run/service/demo
+        echo 'last words' >/data/state/var/log/demo/current
+        echo 3 >notification-fd
+        printf '#!/bin/sh\\n[ -e /run/mute ] || echo >&3\\nexec sleep 1000\\n' >run
+        chmod 755 run
+        : >down
+        s6-svscan /run/service 2>/dev/null &
+        until s6-svok /run/service/demo 2>/dev/null; do sleep 0.1; done
+        state() {{ s6-svstat -o up,ready /run/service/demo; s6-svstat -o pid .; }}
+        {start}
+        state
+        {restart}
+        state
+        {stop}
+        state
+        : >/run/mute
+        ( {late} ) 2>&1 || echo "exit $?"
+        """,
+        tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [lines[0], lines[2], lines[4], lines[5]] == [
+        "true true",
+        "true true",
+        "false false",
+        "-1",
+    ]
+    assert lines[1] != lines[3]
+    assert lines[-2:] == ["last words", "exit 99"]
+
+
+def test_a_real_machine_is_prepared_by_one_command(tmp_path: Path) -> None:
+    """The command installs our runner, whose own status then says that nothing is left to do."""
+    (command,) = prepared_commands()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/input").write_text("\n".join(command.connector_arguments["_stdin"]) + "\n")
+    result = run_in_sandbox(
+        f"""
+        ( {command.get_raw_value()} ) </sandbox/input >&2
+        /data/system/runner/system-migrate status
+        ls /tmp/tmp.* >&2 2>/dev/null && echo 'left something behind'
+        :
+        """,
+        tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    status = parse(result.stdout)
+    assert commands_of(machine_prepared, status)[0] == [], (status, result.stderr)
+
+
+def prepared_commands() -> list[StringCommand]:
+    """What machine_prepared does to a fresh machine."""
+    fleet = Fleet(one=BARE)
+    with ctx_state.use(fleet.state), ctx_host.use(fleet.host("one")):
+        found: list[StringCommand] = list(machine_prepared._inner())
+    return found
+
+
+def pyinfra(*arguments: str | Path, cwd: Path = TOP) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("pyinfra"), *arguments],
+        capture_output=True, text=True, check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+def inventory(tmp_path: Path, responses: dict[str, Any]) -> Path:
+    path = tmp_path / "inventory.py"
+    data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses}
+    path.write_text(f"hosts = [('@fake/one', {data!r})]\n")
+    return path
+
+
+@pytest.mark.parametrize("flag", ["-y", "--dry"])
+def test_the_default_folder_lies_beside_the_deploy(tmp_path: Path, folder: Path, flag: str) -> None:
+    """A deploy finds `migrations` beside it from whatever directory it is run."""
+    (tmp_path / "elsewhere").mkdir()
+    deploy = tmp_path / "deploy.py"
+    deploy.write_text(
+        f"from pyinfra_overlaymig.operations import migration_applied\nmigration_applied({ID!r}, name='Apply it')\n"
+    )
+    hosts = inventory(tmp_path, {"system-migrate status": json.dumps(READY.to_json()), "apply -": "unpacking"})
+    result = pyinfra(flag, hosts, deploy, cwd=tmp_path / "elsewhere")
+    assert result.returncode == 0, result.stderr
+    assert "echo installing" in result.stderr
+    folder.rename(tmp_path / "moved")
+    result = pyinfra(flag, hosts, deploy, cwd=tmp_path / "elsewhere")
+    assert result.returncode != 0
+    for text in (f"{tmp_path}/migrations", "elsewhere/deploys/migrations", "folder="):
+        assert text in result.stdout + result.stderr
+
+
+def test_the_output_of_a_failure_is_printed_once(tmp_path: Path, folder: Path) -> None:
+    """It streams while it runs, with its host before it, and is not repeated at the end."""
+    hosts = inventory(
+        tmp_path,
+        {
+            "system-migrate status": json.dumps(READY.to_json()),
+            "apply -": {"success": False, "stdout": "unpacking", "stderr": "it broke"},
+        },
+    )
+    result = pyinfra("-y", hosts, "pyinfra_overlaymig.operations.migration_applied", folder / ID)
+    assert result.returncode != 0
+    for text in ("unpacking", "it broke"):
+        assert result.stderr.count(f"[@fake/one] {text}") == 1, result.stderr
+
+
+def test_json_stays_json(tmp_path: Path, folder: Path) -> None:
+    """With --json, what streams goes to standard error, and the document says what changed."""
+    hosts = inventory(
+        tmp_path,
+        {"system-migrate status": json.dumps(READY.to_json()), "apply -": "unpacking"},
+    )
+    result = pyinfra("--json", "-y", hosts, "pyinfra_overlaymig.operations.migration_applied", folder / ID)
+    assert "unpacking" in result.stderr
+    assert json.loads(result.stdout)["results"]["totals"]["success"] == 1
+
+
+def test_dry_says_all_and_does_nothing(tmp_path: Path) -> None:
+    """`--dry` on the deploy of the demo shows the script and runs no command that changes."""
+    hosts = inventory(tmp_path, {"system-migrate status": json.dumps(BARE.to_json())})
+    result = pyinfra("--dry", hosts, "deploys/postgres.py")
+    assert result.returncode == 0, result.stderr
+    for text in ("will be installed", "apt-get install", "keeps as state: /var/lib/postgresql"):
+        assert text in result.stderr
+    assert "Beginning operation run" not in result.stderr
+
+
+def test_a_second_run_of_every_deploy_changes_nothing(tmp_path: Path) -> None:
+    """Where everything of the folder is applied, each deploy reports no change."""
+    records = tuple(record(one.folder) for one in migrations_in(TOP / "deploys/migrations"))
+    status = replace(READY, migrations=records)
+    hosts = inventory(tmp_path, {"system-migrate status": json.dumps(status.to_json())})
+    for deploy in sorted(TOP.glob("deploys/*.py")):
+        result = pyinfra("--json", "-y", hosts, deploy)
+        totals = json.loads(result.stdout)["results"]["totals"]
+        assert totals["hosts"] == totals["no_change"] > 0
+
+
+@pytest.mark.parametrize("name", ["machine_prepared", "migration_applied", "s6_service"])
+def test_every_operation_is_documented(name: str) -> None:
+    """An operation says what is so afterwards, names each argument, and shows an example."""
+    operation = getattr(operations, name)
+    arguments = operation._inner.__code__.co_varnames[: operation._inner.__code__.co_argcount]
+    for argument in arguments:
+        assert f"+ {argument}: " in operation.__doc__
+    assert "**Example:**" in operation.__doc__
