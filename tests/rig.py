@@ -87,6 +87,7 @@ class Rig:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "migration.yaml").write_text(yaml.safe_dump({"description": "for a test", **manifest}))
         (folder / "install.sh").write_text(f"#!/bin/sh\nset -eu\n{script}\n")
+        (folder / "verify.sh").unlink(missing_ok=True)
         if verify is not None:
             (folder / "verify.sh").write_text(f"#!/bin/sh\nset -eu\n{verify}\n")
         return pack(load(folder))

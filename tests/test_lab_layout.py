@@ -20,7 +20,7 @@ names = st.text("abcXYZ019_-.", min_size=1, max_size=40).filter(lambda name: nam
 @given(name=names, index=st.integers(1, MAX_MACHINES))
 def test_interface_names_fit_the_kernel(name: str, index: int) -> None:
     """Promise: whatever a lab's directory is called, its interfaces have names the kernel takes."""
-    lab = Lab.at(Path("/var/tmp") / name)  # noqa: S108 - only a name is computed
+    lab = Lab.at(Path("/var/tmp") / name)
     for interface in (lab.bridge, Place(lab, index).interface):
         assert len(interface) <= 15
 

@@ -193,7 +193,9 @@ def test_a_migration_is_one_command_with_the_bundle_as_input(folder: Path, monke
 
 def test_what_would_happen_is_said_before_anything_is_done(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In the prepare stage a host shows scripts, services, files and state, once, and changes nothing."""
-    manifest = "description: demo\nstate: [/var/lib/demo]\nservices: {demo: {run: sleep 1, user: nobody, check: ping}}\n"
+    manifest = (
+        "description: demo\nstate: [/var/lib/demo]\nservices: {demo: {run: sleep 1, user: nobody, check: ping}}\n"
+    )
     (folder / ID / "migration.yaml").write_text(manifest)
     (folder / ID / "verify.sh").write_text("echo verifying\n")
     (folder / ID / "files/etc").mkdir(parents=True)
@@ -216,12 +218,12 @@ def test_what_would_happen_is_said_before_anything_is_done(folder: Path, caplog:
 
 
 def test_the_plan_is_shown_once_for_all_hosts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of many machines the first shows the plan, the others say that theirs is the same."""
+    """Of many machines one shows the plan, the others say that theirs is the same."""
     fleet = Fleet(one=READY, two=READY, three=READY)
     with caplog.at_level("INFO"):
         fleet.prepare(migration_applied, migration=ID, folder=folder)
     assert caplog.text.count("echo installing") == 1
-    assert caplog.text.count(f"{ID}: the same plan as @fake/one") == 2
+    assert caplog.text.count(f"{ID}: the same plan as @fake/") == 2
 
 
 def test_refusals_are_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,8 +7,8 @@ from tests.rig import RUNNER, Rig
 
 
 def test_layer_with_broken_tools_does_not_stop_the_boot(fresh: Rig) -> None:
-    """A layer whose cp, ln, mkdir and mv fail boots all the same: the base's are used."""
-    script = "cd /usr/local/bin; for t in cp ln mkdir mv rm; do printf '#!/bin/sh\\nexit 1\\n' >$t; chmod 755 $t; done"
+    """A layer whose cp, ln, mv and the like fail boots all the same: the base's are used."""
+    script = "cd /usr/local/bin; for t in cp ln mv rm readlink sed; do printf '#!/bin/sh\\nexit 1\\n' >$t; chmod 755 $t; done"
     assert fresh.apply("20250101-001_broken", script).code == 0
     lab.restart(fresh.lab, fresh.name)
     assert fresh.status().running == 1
@@ -59,7 +59,7 @@ def test_migration_cut_off_after_its_commit_is_finished_by_the_boot(fresh: Rig) 
     fresh.sh(
         r"""
         mount -o remount,bind,rw /run/system-migrate/base
-        sync=/run/system-migrate/base/usr/local/bin/sync
+        sync=/run/system-migrate/base/usr/sbin/sync
         printf '#!/bin/sh\ncase $1 in */generations) sleep 60;; esac\nexec /bin/sync "$@"\n' >$sync
         chmod 755 $sync
         """
