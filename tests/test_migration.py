@@ -1,4 +1,3 @@
-# RESCUE: most cases of the parametrized manifest test are lost (marked LOST); the rest is as it was.
 from __future__ import annotations
 
 import os
@@ -129,7 +128,29 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
     [
         ("description: x\ndepend: []\n", 2, "unknown key `depend`", "`depends`"),
         ("description: x\ndescription: y\n", 2, "given twice", "keep one"),
-        # LOST: about twenty cases
+        ("", 1, "is empty", "description"),
+        ("- a\n", 1, "must be a mapping", "key: value"),
+        ("description: ''\n", 1, "`description` is empty", "give it a value"),
+        ("timeout: 3\n", 1, "`description` is missing", "add"),
+        ("description: x\ntimeout: 0\n", 2, "`timeout` cannot be 0", "from 1 to 86400"),
+        ("description: x\ndepends: 20240101-001_x\n", 2, "`depends` must be a list", "- item"),
+        ("description: x\ndepends: [nonsense]\n", 2, "'nonsense' is no migration id", "like 2024"),
+        (f"description: x\ndepends: [{ID}]\n", 2, "names the migration itself", "leave it out"),
+        ("description: x\ndepends: [20240101-001_a, 20240101-001_a]\n", 2, "twice", "keep one"),
+        ("description: x\nstate: [var/lib/x]\n", 2, "is not absolute", "/var/lib/"),
+        ("description: x\nstate: [/var/lib/../x]\n", 2, "has `..` in it", "/var/lib/"),
+        ("description: x\nstate: [/]\n", 2, "cannot be state", "directory"),
+        ("description: x\nstate: [/data/x]\n", 2, "cannot be state", "directory"),
+        ("description: x\nstate: [/var/lib/dpkg/info]\n", 2, "belongs to the system", "narrower"),
+        ("description: x\nstate: [/var]\n", 2, "belongs to the system", "narrower"),
+        ("description: x\nstate:\n  - /srv/a\n  - /srv/a/b\n", 4, "overlap", "outer"),
+        ("description: x\nservices:\n  A b: {run: x}\n", 3, "is no service name", "postgresql"),
+        ("description: x\nservices:\n  a: {user: x}\n", 3, "has no `run`", "command"),
+        ("description: x\nservices:\n  a: {run: x, user: 'a b'}\n", 3, "cannot be 'a b'", "postgres"),
+        ("description: x\nservices:\n  a: {run: x, notification_fd: 2}\n", 3, "cannot be 2", "from 3"),
+        ("description: x\nservices:\n  a:\n    run: x\n    environment: {1A: b}\n", 5, "no variable name", "PGDATA"),
+        ("description: x\nstop: ['-rf']\n", 2, "cannot be '-rf'", "postgresql"),
+        ("description: [x\n", 2, "is no YAML", "quotes"),
         ("description: x\nservices:\n  a:\n    runn: x\n", 4, "unknown key `runn` in `services.a`", "`run`"),
         ("description: x\ntimeout: soon\n", 2, "`timeout` must be a whole number", "from 1 to"),
         ("description: x\nservices:\n  a: {run: x, down_signal: BYE}\n", 3, "no signal", "INT"),

@@ -8,7 +8,8 @@ from tests.rig import RUNNER, Rig
 
 def test_layer_with_broken_tools_does_not_stop_the_boot(fresh: Rig) -> None:
     """A layer whose cp, ln, mv and the like fail boots all the same: the base's are used."""
-    script = "cd /usr/local/bin; for t in cp ln mv rm readlink sed; do printf '#!/bin/sh\\nexit 1\\n' >$t; chmod 755 $t; done"
+    broken = "printf '#!/bin/sh\\nexit 1\\n' >$tool; chmod 755 $tool"
+    script = f"cd /usr/local/bin; for tool in cp ln mv rm readlink sed; do {broken}; done"
     assert fresh.apply("20250101-001_broken", script).code == 0
     lab.restart(fresh.lab, fresh.name)
     assert fresh.status().running == 1
