@@ -35,16 +35,38 @@ bundle_apply() {
         say "$id is applied already"
         exit 0
     fi
+    if [ -f "$SYS/migrations/$id/applied" ]; then bundle_forward "$id"; fi
     preflight "$1" "$id"
     rm -rf -- "$SYS/staging/$id"
     mv -T -- "$1" "$SYS/staging/$id"
     transaction "$id"
 }
 
-# bundle_applied PLAN ID: true when just this is applied; leaves with 3 when another version of it is.
+# bundle_forward ID: a migration that was applied and rolled back: its layer is put on the stack again, no script runs.
+# Leaves with the outcome.
+bundle_forward() {
+    local before
+    before=$(generation_current)
+    generation_stack "$before" >"$RUN/forward"
+    if [ "$(plan_values below "$SYS/migrations/$1/record")" != "$(sha256sum <"$RUN/forward" | cut -d ' ' -f 1)" ]; then
+        die 3 "the layer of $1 was made over another stack than the current one" \
+            'system-migrate rollback to a generation that has it, or put the change into a new migration'
+    fi
+    say "$1 was applied before: its layer is used again"
+    echo "$1" >>"$RUN/forward"
+    generation_go "$RUN/forward" "$before"
+    say "$1 is applied, generation $(generation_current) is running"
+    exit 0
+}
+
+# bundle_applied PLAN ID: true when just this is applied and part of the current generation; leaves with 3 when another
+# version of it was applied, ever.
 bundle_applied() {
-    [ -f "$SYS/migrations/$2/applied" ] && stack_has "$2" || return 1
-    [ "$(plan_values digest "$SYS/migrations/$2/record")" != "$(plan_digest "$1")" ] || return 0
+    [ -f "$SYS/migrations/$2/applied" ] || return 1
+    if [ "$(plan_values digest "$SYS/migrations/$2/record")" = "$(plan_digest "$1")" ]; then
+        stack_has "$2"
+        return
+    fi
     diff -u --label "$2 (applied)" --label "$2 (new)" "$SYS/migrations/$2/install_script.sh" "${1%/*}/install.sh" >&2 || :
     diff -u --label "$2 (applied plan)" --label "$2 (new plan)" "$SYS/migrations/$2/manifest" "$1" >&2 || :
     die 3 "$2 was edited after it was applied" 'undo the edit, and put the change into a new migration'

@@ -22,6 +22,8 @@ seal() {
     cp -- "$stage/changes.list" "$record/changes.list"
     {
         printf 'format %s\ndigest %s\ngeneration %s\nbase %s\n' "$FORMAT" "$(plan_digest "$stage/plan")" "$2" "$(base_identity '')"
+        # Layers are differences: this one means something over just this stack.
+        printf 'below %s\n' "$(generation_stack "$(generation_current)" | sha256sum | cut -d ' ' -f 1)"
         printf 'layer %s\n' "$(sha256sum <"$stage/changes.list" | cut -d ' ' -f 1)"
         printf 'files %s\n' "$(wc -l <"$stage/changes.list")"
         printf 'size %s\n' "$(du -sbx "$stage/upper" | cut -f 1)"
@@ -99,5 +101,28 @@ revert() {
     mkdir -p "$SYS/staging/$1"
     [ ! -d "$SYS/layers/$1" ] || mv -T -- "$SYS/layers/$1" "$SYS/staging/$1/upper"
     rm -rf -- "$SYS/migrations/$1"
+    metadata_write
+}
+
+# generation_go STACK-FILE BEFORE: makes a new generation of layers that are sealed already, and it current and running.
+# When its services do not get ready, goes back to BEFORE and leaves with 9.
+generation_go() {
+    local generation
+    generation=$(($(generation_newest) + 1))
+    generation_write "$generation" "$1"
+    sync -f "$SYS"
+    generation_set "$generation"
+    (
+        switch_live
+        services_reconcile
+    ) &
+    if ! wait "$!"; then
+        warn "going back to generation $2"
+        generation_set "$2"
+        switch_live
+        services_reconcile
+        metadata_write
+        die 9 'the services of that generation did not get ready' 'their last output is above'
+    fi
     metadata_write
 }

@@ -33,7 +33,11 @@ recover() {
         if [ ! -d "$dir" ] || [ -f "$dir/applied" ] || stack_has "$id"; then continue; fi
         rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
     done
-    [ "$1" = boot ] || [ "$(generation_current)" = "$(generation_running)" ] || switch_live
+    if [ "$1" = live ] && [ "$(generation_current)" != "$(generation_running)" ]; then
+        warn "generation $(generation_current) is current and $(generation_running) runs: switching"
+        switch_live
+        services_reconcile
+    fi
 }
 
 # recover_swept: a switch that was killed, and leftovers that mean nothing: half-received bundles of processes that are

@@ -10,6 +10,7 @@ service_install() {
     service_drop "$2"
     mkdir -p "$SERVICEDIRS"
     cp -a -- "$1" "$SERVICEDIRS/$2"
+    service_layer "$2" >"$SERVICEDIRS/$2/layer"
     s6-svlink -t 10000 "$SCANDIR" "$SERVICEDIRS/$2"
 }
 
@@ -21,19 +22,61 @@ service_drop() {
     rm -rf -- "${SERVICEDIRS:?}/$1"
 }
 
+# service_layer NAME: the topmost layer of the current generation that defines NAME, `base` when none does, to standard
+# output.
+service_layer() {
+    local layer top
+    top=base
+    for layer in $(generation_stack "$(generation_current)"); do
+        [ ! -d "$SYS/layers/$layer/$SERVICES/$1" ] || top=$layer
+    done
+    echo "$top"
+}
+
+# services_reconcile: after a switch to another stack: services that the running root does not have go, those that it
+# has anew, or from another layer, are started and waited for; the others are left running.
+services_reconcile() {
+    local dir name
+    services_supported || return 0
+    for dir in "$SERVICEDIRS"/*/; do
+        name=${dir%/}
+        name=${name##*/}
+        if [ -d "$dir" ] && [ ! -d "$LIVE/$SERVICES/$name" ]; then
+            say "removing service $name"
+            service_drop "$name"
+        fi
+    done
+    for dir in "$LIVE/$SERVICES"/*/; do
+        name=${dir%/}
+        name=${name##*/}
+        [ -d "$dir" ] || continue
+        if [ -L "$SCANDIR/$name" ] && [ "$(cat "$SERVICEDIRS/$name/layer" 2>/dev/null)" = "$(service_layer "$name")" ]; then
+            continue
+        fi
+        service_bring_up "${dir%/}" "$name" "$(service_layer "$name")"
+    done
+}
+
+# service_bring_up SOURCE NAME LAYER: supervises NAME anew and waits until it is ready, within the limit that the
+# migration LAYER gives it. Fails, with the end of its output shown, when it is not.
+service_bring_up() {
+    local limit
+    say "starting service $2"
+    service_install "$1" "$2"
+    limit=$(plan_values "ready-timeout $2" "$SYS/migrations/$3/limits")
+    if ! service_wait "$2" "${limit:-60}"; then
+        service_output "$2"
+        return 1
+    fi
+}
+
 # services_start ID: (re)starts the services of migration ID and waits until each is ready.
 # Returns non-zero, with the end of its output shown, when one is not.
 services_start() {
-    local service limit
+    local service
     for service in $(plan_values service "$SYS/migrations/$1/record"); do
         services_supported || { warn 's6-svscan does not run here: no service can be started'; return 1; }
-        say "starting service $service"
-        service_install "$SYS/layers/$1/$SERVICES/$service" "$service"
-        limit=$(plan_values "ready-timeout $service" "$SYS/migrations/$1/limits")
-        if ! service_wait "$service" "${limit:-60}"; then
-            service_output "$service"
-            return 1
-        fi
+        service_bring_up "$SYS/layers/$1/$SERVICES/$service" "$service" "$1"
     done
 }
 
@@ -131,6 +174,7 @@ services_boot() {
         service=${service%/}
         rm -rf -- "${SERVICEDIRS:?}/${service##*/}"
         cp -a -- "$service" "$SERVICEDIRS/"
+        service_layer "${service##*/}" >"$SERVICEDIRS/${service##*/}/layer"
         ln -sfn "$SERVICEDIRS/${service##*/}" "$SCANDIR/${service##*/}"
     done
 }

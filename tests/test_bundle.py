@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pyinfra_overlaymig
+from pyinfra_overlaymig.bundle import limits, pack, runner_archive, wire
+from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.migration import Member, Migration, load
+
+ID = "20240206-001_demo"
+RUNNER = Path(pyinfra_overlaymig.__file__).parent / "runner"
+MANIFEST = """\
+description: everything
+state: [/srv/demo]
+timeout: 60
+verify_timeout: 5
+services:
+  web: {run: exec web, check: web-ping, ready_timeout: 7}
+  db: {run: db, prepare: "true", finish: "true", notification_fd: 4}
+"""
+ODD_NAMES = [
+    b"a b", b"new\nline", b"back\\slash", b"\xff\xfe", b"-n", b"tab\there", "\u00fc".encode(), b"cr\rhere",
+    b"'quoted\"", b"x" * 200, b"\\n", b" ", b"*",
+]  # fmt: skip
+
+names = st.binary(min_size=1, max_size=200).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name not in {b".", b".."}
+)
+
+
+def make(top: Path) -> Path:
+    """A migration with a member of every kind, its files named as badly as the kernel allows."""
+    path = top / ID
+    files = path / "files/etc/demo"
+    files.mkdir(parents=True)
+    (path / "migration.yaml").write_text(MANIFEST)
+    (path / "install.sh").write_text("#!/bin/sh\n")
+    (path / "verify.sh").write_text("#!/bin/sh\n")
+    (path / "README.md").write_text("notes")
+    for number, name in enumerate(ODD_NAMES):
+        (files / os.fsdecode(name)).write_text(f"content {number}\n")
+    (files / "tool").write_bytes(bytes(range(256)))
+    (files / "tool").chmod(0o755)
+    (files / "empty").touch()
+    (path / "files/link").symlink_to("../etc//passwd")
+    return path
+
+
+def unpack(archive: bytes, into: Path) -> Path:
+    """What the machine's own tar makes of it."""
+    into.mkdir()
+    subprocess.run(["tar", "-C", into, "--no-same-owner", "-xpzf", "-"], input=archive, check=True)
+    return into
+
+
+def check_sums(folder: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["sha256sum", "--check", "--strict", "sums"], cwd=folder, capture_output=True, check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    )  # fmt: skip
+
+
+def regular_files(folder: Path) -> set[bytes]:
+    return {
+        os.fsencode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+    }
+
+
+def headers(archive: bytes) -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(archive), errors="surrogateescape", encoding="utf-8") as tar:
+        return tar.getmembers()
+
+
+def test_the_same_migration_is_the_same_bytes(tmp_path: Path) -> None:
+    """Packed twice, nothing differs, not even the time in the header of gzip."""
+    path = make(tmp_path)
+    assert pack(load(path)) == pack(load(path))
+    assert pack(load(path))[4:8] == b"\0\0\0\0"
+
+
+def test_where_and_whose_the_files_are_does_not_matter(tmp_path: Path) -> None:
+    """Time, owner, umask and place of a checkout leave no trace in the bundle."""
+    one = make(tmp_path / "one")
+    before = os.umask(0o077)
+    try:
+        other = make(tmp_path / "other")
+    finally:
+        os.umask(before)
+    (other / "files/etc/demo/tool").chmod(0o700)
+    for path in [other, *other.rglob("*")]:
+        os.utime(path, (1, 1), follow_symlinks=False)
+        if os.geteuid() == 0:
+            os.chown(path, 1234, 5678, follow_symlinks=False)
+    assert (other / "files/etc/demo/empty").stat().st_mode & 0o777 == 0o600
+    assert pack(load(one)) == pack(load(other))
+
+
+def test_what_is_in_a_bundle(tmp_path: Path) -> None:
+    """Plan, limits, scripts, files, links, service directories and sums; neither notes nor manifest."""
+    archive = pack(load(make(tmp_path)))
+    found = {one.name for one in headers(archive)}
+    assert {name for name in found if not name.startswith("files/etc/demo/")} == {
+        "plan", "limits", "sums", "install.sh", "verify.sh", "files", "files/etc", "files/etc/demo", "files/link",
+        "services", "services/web", "services/web/log", "services/web/data", "services/db", "services/db/log",
+        "services/web/run", "services/web/main", "services/web/pre-start", "services/web/log/run",
+        "services/web/data/check", "services/web/notification-fd",
+        "services/db/run", "services/db/main", "services/db/pre-start", "services/db/log/run",
+        "services/db/prepare", "services/db/finish", "services/db/notification-fd",
+    }  # fmt: skip
+    inside = {os.fsencode(name.removeprefix("files/etc/demo/")) for name in found if name.startswith("files/etc/demo/")}
+    assert inside == {*ODD_NAMES, b"tool", b"empty"}
+
+
+def test_members_have_no_owner_no_time_and_plain_modes(tmp_path: Path) -> None:
+    """Everything is root's, of no time, 0755 or 0644; directories stand before what is in them."""
+    found = headers(pack(load(make(tmp_path))))
+    assert {(one.uid, one.gid, one.uname, one.gname, one.mtime) for one in found} == {(0, 0, "root", "root", 0)}
+    assert {oct(one.mode) for one in found if not one.issym()} == {"0o755", "0o644"}
+    assert all(one.isreg() or one.isdir() or one.issym() for one in found)
+    seen: set[str] = set()
+    for one in found:
+        parent = one.name.rpartition("/")[0]
+        assert not parent or parent in seen
+        assert one.name not in seen
+        seen.add(one.name)
+    assert {one.name: oct(one.mode) for one in found}["install.sh"] == "0o755"
+
+
+def test_real_tools_unpack_and_check_a_bundle(tmp_path: Path) -> None:
+    """tar and sha256sum, which are all a machine has, find every file as it was, whatever its name."""
+    path = make(tmp_path)
+    migration = load(path)
+    there = unpack(pack(migration), tmp_path / "there")
+    checked = check_sums(there)
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.count(b": OK\n") == len(regular_files(there) - {b"sums"})
+    assert (there / "sums").read_bytes().count(b"\n") == len(regular_files(there) - {b"sums"})
+    for member in migration.members:
+        arrived = there / member.path
+        assert arrived.read_bytes() == member.source.read_bytes()
+        assert arrived.stat().st_mode & 0o7777 == member.mode
+    assert os.readlink(there / "files/link") == "../etc//passwd"  # noqa: PTH115 - Path would tidy it up
+    assert (there / "plan").read_bytes() == migration.plan
+    assert hashlib.sha256((there / "plan").read_bytes()).hexdigest() == migration.digest
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    """A changed or a missing file does not pass the check, be its name ever so odd."""
+    for number, damaged in enumerate((b"files/etc/demo/new\nline", b"files/etc/demo/\xff\xfe", b"plan")):
+        there = unpack(pack(load(make(tmp_path / f"{number}"))), tmp_path / f"there{number}")
+        file = there / os.fsdecode(damaged)
+        file.write_bytes(file.read_bytes() + b"x")
+        assert check_sums(there).returncode == 1
+        file.unlink()
+        assert check_sums(there).returncode == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(names, unique=True, max_size=4))
+def test_any_name_survives_tar_and_sums(found: list[bytes]) -> None:
+    """Whatever bytes a file is called by, it arrives under that name and is checked under it."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "source"
+        source.write_text("x")
+        sha256 = hashlib.sha256(b"x").hexdigest()
+        members = tuple(Member(f"files/{os.fsdecode(name)}", source, sha256, executable=False) for name in found)
+        migration = Migration(id=ID, folder=Path(directory), description="x", members=members)
+        there = unpack(pack(migration), Path(directory) / "there")
+        assert regular_files(there) == {b"plan", b"limits", b"sums", *(b"files/" + name for name in found)}
+        checked = check_sums(there)
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """A bundle never holds anything but what its plan says."""
+    path = make(tmp_path)
+    migration = load(path)
+    (path / "files/etc/demo/empty").write_text("no more")
+    with pytest.raises(InvalidMigration, match="changed while it was being packed") as caught:
+        pack(migration)
+    assert caught.value.file == path / "files/etc/demo/empty"
+
+
+def test_limits_say_how_long(tmp_path: Path) -> None:
+    """Waits go beside the plan, one a line, sorted; they are in the bundle and not in the digest."""
+    migration = load(make(tmp_path))
+    lines = ["timeout 60", "verify-timeout 5", "ready-timeout db 60", "ready-timeout web 7"]
+    assert limits(migration).decode().splitlines() == lines
+    assert (unpack(pack(migration), tmp_path / "there") / "limits").read_bytes() == limits(migration)
+    assert b"timeout 60" not in migration.plan
+
+
+@given(st.binary(max_size=1000))
+@settings(max_examples=25, deadline=None)
+def test_the_wire_is_short_lines_of_base64(data: bytes) -> None:
+    """What goes through a terminal's buffer is decoded there by base64 -d."""
+    lines = wire(data)
+    assert all(0 < len(line) <= 76 for line in lines)
+    text = "".join(f"{line}\n" for line in lines).encode("ascii")
+    assert subprocess.run(["base64", "-d"], input=text, capture_output=True, check=True).stdout == data
+
+
+def test_the_runner_is_whole() -> None:
+    """All its sh files arrive, and of them only the program is executable."""
+    archive, digest = runner_archive()
+    found = {one.name: one.mode for one in headers(archive) if one.isreg()}
+    here = {f"{path.relative_to(RUNNER)}" for path in RUNNER.rglob("*.sh")} | {"system-migrate", "digest"}
+    assert found.keys() == here
+    assert [name for name, mode in found.items() if mode & 0o111] == ["system-migrate"]
+    assert len(digest) == 64
+
+
+def test_the_runner_digest_is_what_one_computes_by_hand(tmp_path: Path) -> None:
+    """Its digest is that of `sha256sum` over its files, sorted, so that anyone can check a machine."""
+    archive, digest = runner_archive()
+    there = unpack(archive, tmp_path / "runner")
+    by_hand = "find . -type f ! -name digest | cut -c3- | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1"
+    found = subprocess.run(["sh", "-c", by_hand], cwd=there, capture_output=True, text=True, check=True)
+    assert found.stdout == f"{digest}\n"
+    assert (there / "digest").read_text() == f"{digest}\n"
+
+
+def test_the_runner_is_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the package with other times, owners and modes has the same runner."""
+    package = tmp_path / "copy"
+    shutil.copytree(RUNNER, package / "runner")
+    for path in package.rglob("*"):
+        path.chmod(0o700)
+        os.utime(path, (1, 1))
+    monkeypatch.setattr("pyinfra_overlaymig.bundle.resources.files", lambda _: package)
+    assert runner_archive.__wrapped__() == runner_archive()

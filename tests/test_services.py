@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyinfra_overlaymig.migration import Migration, Service, load_all
+from pyinfra_overlaymig.services import render
+from tests.sandbox import run_in_sandbox
+
+TOP = Path(__file__).parent.parent
+ODD_STATE = "/srv/it's a \"$(demo)\""
+ODD_VALUE = "it's \"so\" $HOME `id` \\n\nsecond line "
+PLAIN = Service("plain", run="sleep 4343")
+FULL = Service(
+    "full",
+    run='echo "env: $GREETING"; exec sleep 4242',
+    prepare="mkdir -p /run/full",
+    finish='echo "ended: $1 $2"',
+    user="nobody",
+    check="test -e /run/go",
+    environment=(("GREETING", ODD_VALUE), ("EMPTY", "")),
+    down_signal="SIGINT",
+    timeout_kill=3000,
+)
+SHELL = Service("shell", run="sleep 4444\necho over")
+TELLING = Service("telling", run="echo >&4; exec sleep 4545", notification_fd=4)
+
+# Brings the directories in /sandbox/services under a supervisor, and waits until it runs.
+SUPERVISE = r"""
+wait_for() {
+    tries=0
+    until eval "$1" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || { echo "never: $1"; cat /data/state/var/log/*/current; exit 1; }
+        sleep 0.1
+    done
+}
+said() { cut -d ' ' -f 2- "/data/state/var/log/$1/current"; }
+mkdir -p /data/state /run/service
+cp -a /sandbox/services /run/services
+ln -s /run/services/* /run/service/
+s6-svscan /run/service 2>/run/svscan.log &
+for one in /run/service/*; do wait_for "s6-svok $one"; done
+cd /run/service
+"""
+
+
+def migration(*services: Service, state: tuple[str, ...] = ()) -> Migration:
+    return Migration(id="20240206-001_demo", folder=Path(), description="x", state=state, services=services)
+
+
+def write(one: Migration, top: Path) -> Path:
+    """The service directories of a migration, as its bundle would bring them."""
+    for service in one.services:
+        for file in render(one, service):
+            path = top / service.name / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text, "utf-8", newline="")
+            path.chmod(0o755 if file.executable else 0o644)
+    return top
+
+
+def supervised(tmp_path: Path, one: Migration, script: str, before: str = "") -> list[str]:
+    """What a script says on a machine where s6 supervises the services of a migration."""
+    write(one, tmp_path / "shared/services")
+    result = run_in_sandbox(f"{before}\n{SUPERVISE}\n{script}", tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.splitlines()
+
+
+def files(service: Service, state: tuple[str, ...] = ()) -> dict[str, str]:
+    return {file.path: file.text for file in render(migration(service, state=state), service)}
+
+
+EVERY = [
+    migration(PLAIN, FULL, SHELL, TELLING, state=("/srv/b", "/srv/a", ODD_STATE)),
+    migration(PLAIN),
+    *(one for one in load_all(TOP / "deploys/migrations") if one.services),
+]
+
+
+@pytest.mark.parametrize("one", EVERY, ids=["all", "least", *(one.id for one in EVERY[2:])])
+def test_every_program_is_sound_sh(tmp_path: Path, one: Migration) -> None:
+    """What is rendered passes dash and shellcheck, with nothing excused."""
+    programs = [path for path in write(one, tmp_path).rglob("*") if path.is_file() and path.stat().st_mode & 0o111]
+    assert len(programs) >= 4 * len(one.services)
+    for program in programs:
+        assert program.read_text().startswith("#!/bin/sh\n")
+        subprocess.run(["dash", "-n", program], check=True)
+    found = subprocess.run(["shellcheck", "--shell=sh", *programs], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+def test_what_a_directory_holds() -> None:
+    """A service that asks for nothing has four programs; each setting adds its one file, sorted."""
+    assert list(files(PLAIN)) == ["log/run", "main", "pre-start", "run"]
+    assert list(files(FULL)) == [
+        "data/check", "down-signal", "finish", "log/run", "main", "notification-fd", "pre-start", "prepare", "run",
+        "timeout-kill",
+    ]  # fmt: skip
+    assert {key: files(FULL)[key] for key in ("notification-fd", "down-signal", "timeout-kill")} == {
+        "notification-fd": "3\n", "down-signal": "SIGINT\n", "timeout-kill": "3000\n",
+    }  # fmt: skip
+    assert files(TELLING)["notification-fd"] == "4\n"
+
+
+def test_only_programs_are_executable() -> None:
+    """s6 starts what is executable and reads the rest."""
+    plain = {file.path for file in render(migration(FULL), FULL) if not file.executable}
+    assert plain == {"down-signal", "notification-fd", "timeout-kill"}
+
+
+def test_the_order_of_state_does_not_matter() -> None:
+    """The same migration renders the same bytes."""
+    assert files(PLAIN, state=("/a", "/b")) == files(PLAIN, state=("/b", "/a"))
+
+
+@pytest.mark.parametrize(
+    ("run", "main"),
+    [
+        ("daemon --foreground", "exec daemon --foreground"),
+        ("  daemon\n\n", "exec daemon"),
+        ("daemon \\\n  --foreground", "exec daemon \\\n  --foreground"),
+        ("daemon >/dev/null 2>&1", "exec daemon >/dev/null 2>&1"),
+        ("daemon ';' '&&'", "daemon ';' '&&'"),
+        ("exec daemon", "exec daemon"),
+        ("cd /x && exec daemon", "cd /x && exec daemon"),
+        ("if true; then exec daemon; fi", "if true; then exec daemon; fi"),
+        ("one; two", "one; two"),
+        ("one | two", "one | two"),
+        ("PORT=1 daemon", "PORT=1 daemon"),
+        ("one\ntwo", "one\ntwo"),
+        ("daemon 'unclosed", "daemon 'unclosed"),
+    ],
+)
+def test_a_single_command_becomes_the_process(run: str, main: str) -> None:
+    """`exec` goes before one plain command and before nothing that it would cut short."""
+    assert files(Service("x", run=run))["main"] == f"#!/bin/sh\n{main}\n"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_any_value_arrives_in_the_environment(value: str) -> None:
+    """Whatever text a variable has, the program gets just that."""
+    with tempfile.TemporaryDirectory() as directory:
+        service = Service("x", run="printf %s \"$VALUE\"", environment=(("VALUE", value),))
+        there = write(migration(service), Path(directory)) / "x"
+        (there / "pre-start").write_text("#!/bin/sh\n")
+        found = subprocess.run([there / "run"], cwd=there, capture_output=True, check=True)
+        assert found.stdout == value.encode("utf-8")
+
+
+def test_readiness_is_what_the_check_says(tmp_path: Path) -> None:
+    """A service with a check is up at once, and ready only when the check succeeds."""
+    lines = supervised(
+        tmp_path,
+        migration(FULL),
+        """
+        s6-svwait -u -t 5000 full
+        sleep 1
+        s6-svstat -o up,ready full
+        : >/run/go
+        s6-svwait -U -t 10000 full
+        s6-svstat -o up,ready full
+        """,
+    )
+    assert lines == ["true false", "true true"]
+
+
+def test_readiness_is_what_the_program_tells(tmp_path: Path) -> None:
+    """A program that writes to its own descriptor is ready when it says so."""
+    lines = supervised(tmp_path, migration(TELLING), "s6-svwait -U -t 5000 telling\ns6-svstat -o up,ready telling")
+    assert lines == ["true true"]
+
+
+def test_the_program_runs_as_its_user_with_its_environment(tmp_path: Path) -> None:
+    """Root is dropped before the program starts; prepare ran before that, as root; values are literal."""
+    service = Service(
+        "who",
+        run='echo "$(id -un) $(id -gn) $(pwd) $USER $LOGNAME $HOME"; printf "[%s]\\n" "$TEXT" "$EMPTY"; exec sleep 9',
+        prepare="id -un >/run/prepared",
+        user="nobody",
+        environment=(("TEXT", ODD_VALUE), ("EMPTY", "")),
+    )
+    lines = supervised(
+        tmp_path, migration(service), 'wait_for "said who | grep -qxF []"\nsaid who\necho --\ncat /run/prepared'
+    )
+    first, *text, end, prepared = lines
+    assert first == "nobody nogroup / nobody nobody /nonexistent"
+    assert "\n".join(text) == f"[{ODD_VALUE}]\n[]"
+    assert (end, prepared) == ("--", "root")
+
+
+def test_state_is_bound_before_the_program_starts(tmp_path: Path) -> None:
+    """A service writes its state to /data/state, keeps owner and mode of what was there, and is marked."""
+    writer = Service(
+        "writer",
+        run="echo kept >/srv/demo/file; : >/run/demo/done; exec sleep 9",
+        prepare="mkdir -m 1777 /run/demo",
+        user="nobody",
+    )
+    lines = supervised(
+        tmp_path,
+        migration(writer, Service("other", run="exec sleep 9"), state=("/srv/demo", ODD_STATE)),
+        f"""
+        wait_for '[ -e /run/demo/done ] && [ -e /data/state/services/other/initialized ]'
+        cat /data/state/srv/demo/file
+        stat -c '%U %a' /data/state/srv/demo
+        awk '$5 == "/srv/demo" {{ n++ }} END {{ print n }}' /proc/self/mountinfo
+        mountpoint -q {shlex.quote(ODD_STATE)} && echo odd
+        ls /data/state/services
+        s6-svc -r -wr -T 5000 other
+        s6-svc -r -wr -T 5000 writer
+        awk '$5 == "/srv/demo" {{ n++ }} END {{ print n }}' /proc/self/mountinfo
+        """,
+        before="mkdir -p /srv/demo && chown nobody /srv/demo && chmod 2750 /srv/demo",
+    )
+    assert lines == ["kept", "nobody 2750", "1", "odd", "other", "writer", "1"]
+
+
+def test_what_a_shell_left_running_ends_with_it(tmp_path: Path) -> None:
+    """Where the service stays a shell its children go with it; a single command is the process itself."""
+    lines = supervised(
+        tmp_path,
+        migration(SHELL, PLAIN),
+        """
+        wait_for 'pgrep -fx "sleep 4444" && pgrep -fx "sleep 4343"'
+        [ "$(s6-svstat -o pid plain)" = "$(pgrep -fx 'sleep 4343')" ] && echo 'is the process'
+        s6-svc -d -wD -T 5000 shell
+        pgrep -fx 'sleep 4444' || echo swept
+        """,
+    )
+    assert lines == ["is the process", "swept"]
+
+
+def test_a_service_ends_by_its_signal_and_is_finished(tmp_path: Path) -> None:
+    """down_signal is what s6 sends, and finish hears how it ended."""
+    service = Service("ends", run="sleep 4646", finish='echo "ended: $1 $2" >/run/ended', down_signal="SIGINT")
+    lines = supervised(
+        tmp_path,
+        migration(service),
+        'wait_for \'pgrep -fx "sleep 4646"\'\ns6-svc -d -wD -T 5000 ends\ncat /run/ended',
+    )
+    assert lines == ["ended: 256 2"]
+
+
+def test_what_does_not_obey_is_killed(tmp_path: Path) -> None:
+    """After timeout_kill milliseconds a service that ignores its signal is gone."""
+    service = Service("deaf", run="trap '' TERM; : >/run/deaf; exec sleep 4747", timeout_kill=300)
+    lines = supervised(
+        tmp_path,
+        migration(service),
+        "wait_for '[ -e /run/deaf ]'\ns6-svc -d -wD -T 5000 deaf\ns6-svstat -o up,signal deaf",
+    )
+    assert lines == ["false SIGKILL"]
+
+
+def test_a_failed_preparation_is_named_and_nothing_started(tmp_path: Path) -> None:
+    """Where prepare fails the program does not run, and the log says which step it was."""
+    service = Service("broken", run="echo started", prepare="echo reason >&2\nexit 7")
+    lines = supervised(
+        tmp_path, migration(service), "wait_for 'said broken | grep -q failed'\ns6-svc -d broken\nsaid broken"
+    )
+    assert lines[:2] == ["reason", "broken: ./prepare failed with exit 7"]
+    assert "started" not in lines

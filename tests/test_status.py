@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyinfra_overlaymig.errors import InvalidStatus
+from pyinfra_overlaymig.status import (
+    FORMAT,
+    UNKNOWN,
+    Evidence,
+    Generation,
+    LockOwner,
+    MigrationRecord,
+    Runner,
+    ServiceStatus,
+    Status,
+    parse,
+)
+
+TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")
+OPTIONAL = {"runner", "lock", "pid", "since"}
+
+words = st.lists(st.text(), max_size=3).map(tuple)
+paths = st.lists(st.binary().map(lambda name: name.decode("utf-8", "surrogateescape")), max_size=3).map(tuple)
+
+
+def some(record: Any, **changes: Any) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(st.builds(record, **changes), max_size=2).map(tuple)
+
+
+statuses = st.builds(
+    Status,
+    known=st.just(True),
+    runner=st.builds(Runner),
+    stack=words,
+    generations=some(Generation, stack=words),
+    migrations=some(MigrationRecord, state=paths, services=words),
+    evidence=some(Evidence),
+    services=some(ServiceStatus),
+    lock=st.none() | st.builds(LockOwner),
+    missing=words,
+)
+
+
+def document() -> Any:
+    return json.loads(TEXT)
+
+
+def refusal(value: object) -> InvalidStatus:
+    with pytest.raises(InvalidStatus) as caught:
+        parse(value if isinstance(value, str) else json.dumps(value))
+    assert caught.value.hint
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+def places(value: Any, where: str = "status") -> Iterator[tuple[str, list[Any]]]:
+    """Each place in a document: its name in messages, and the keys that lead there."""
+    if isinstance(value, dict):
+        pairs = [(f"{where}.{key}", key) for key in value]
+    elif isinstance(value, list):
+        pairs = [(f"{where}[]", index) for index in range(len(value))]
+    else:
+        pairs = []
+    for name, key in pairs:
+        yield name, [key]
+        yield from ((deeper, [key, *rest]) for deeper, rest in places(value[key], name))
+
+
+def replaced(path: list[Any], wrong: Any) -> Any:
+    changed = copy.deepcopy(document())
+    spot = changed
+    for key in path[:-1]:
+        spot = spot[key]
+    spot[path[-1]] = wrong
+    return changed
+
+
+PLACES = list(places(document()))
+
+
+def test_a_whole_status_is_read() -> None:
+    """Every key of the runner's document arrives where it belongs."""
+    status = parse(TEXT)
+    assert status.known
+    assert status.prepared
+    assert status.runner == Runner("0.1.0", "5f0c1e")
+    assert (status.host, status.kernel, status.booted, status.base) == ("lab-1", "6.18.0", True, "a16d")
+    assert (status.generation, status.running) == (2, 2)
+    assert status.generations[0] == Generation(1, ("20240101-001_a",))
+    assert status.migration("20240206-001_add_postgresql") == MigrationRecord(
+        "20240206-001_add_postgresql", "bb", "applied", "2026-11-23T14:00:00Z", 2,
+        active=True, state=("/var/lib/post gres\udcff",), services=("postgresql",), size=123456, files=42,
+    )  # fmt: skip
+    assert status.migration("20240206-001") is None
+    assert status.evidence == (Evidence("20240301-001_c", "2026-11-23T15:00:00Z", "1"),)
+    web = ServiceStatus("web", up=False, ready=False, pid=None, wanted_up=False, since=None)
+    assert status.service("web") == web
+    assert status.service("none") is None
+    assert status.lock == LockOwner(
+        "anna@desk", "192.0.2.1", 12, "0d3c", "2026-11-23T14:00:00Z", "apply", "20240301-001_c"
+    )
+    assert status.missing == ("setfattr (package attr)",)
+
+
+def test_the_fixture_comes_back_as_it_was() -> None:
+    """What is written again is the runner's own document, with the one key that says it is known."""
+    assert parse(TEXT).to_json() == document() | {"known": True}
+
+
+@given(statuses)
+def test_every_status_round_trips(status: Status) -> None:
+    """Whatever a machine has, its JSON is read back as the same values."""
+    assert parse(json.dumps(status.to_json())) == status
+
+
+@pytest.mark.parametrize("status", [UNKNOWN, Status(known=True)])
+def test_no_status_and_no_runner_round_trip(status: Status) -> None:
+    """Unknown stays unknown and bare stays bare, on the way through JSON."""
+    assert parse(json.dumps(status.to_json())) == status
+
+
+def test_unknown_is_not_absent() -> None:
+    """A machine that has no runner is known; one that could not be asked is not, and they differ."""
+    bare = parse('{"format": 1, "runner": null}')
+    assert bare == Status(known=True)
+    assert bare != UNKNOWN
+    assert (bare.known, bare.prepared) == (True, False)
+    assert (UNKNOWN.known, UNKNOWN.prepared) == (False, False)
+    assert UNKNOWN.to_json() == {"known": False}
+    assert bare.to_json() == {"known": True, "format": FORMAT, "runner": None}
+
+
+@pytest.mark.parametrize("found", [0, FORMAT + 1, -1])
+def test_another_format_is_refused(found: int) -> None:
+    """A status of a later or earlier format is not guessed at, even where nothing else is in it."""
+    for changed in (document() | {"format": found}, {"format": found, "runner": None}):
+        error = refusal(changed)
+        assert f"format {found}" in str(error)
+        assert "update overlaymig" in error.hint
+
+
+@pytest.mark.parametrize("text", ["", "{", "sh: not found", '{"format": 1}x', '{"format": 1', "\x00"])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    """Noise and truncated output are no status."""
+    assert "no JSON" in str(refusal(text))
+
+
+@pytest.mark.parametrize("value", ["[]", "1", "null", '"text"'])
+def test_what_is_no_object_is_refused(value: str) -> None:
+    """Other JSON is no status either."""
+    assert str(refusal(value)).startswith("status should be an object, but is ")
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES, ids=[".".join(map(str, path)) for _, path in PLACES])
+def test_wrong_types_are_named_by_key(name: str, path: list[Any]) -> None:
+    """A value of the wrong type is refused at its key, whichever key it is."""
+    error = refusal(replaced(path, 1.5))
+    assert str(error).startswith(f"{name} should be ")
+    assert str(error).endswith("but is 1.5")
+    assert "machine_prepared" in error.hint
+
+
+@pytest.mark.parametrize("key", sorted(document().keys() - OPTIONAL))
+def test_missing_keys_are_named(key: str) -> None:
+    """What is left out is not taken for empty."""
+    changed = document()
+    del changed[key]
+    assert str(refusal(changed)).startswith(f"status.{key} should be ")
+
+
+def test_true_is_no_number_and_a_number_no_flag() -> None:
+    """JSON's kinds are kept apart, where Python would mix them."""
+    assert str(refusal(document() | {"generation": True})).startswith("status.generation should be a whole number")
+    assert str(refusal(document() | {"booted": 1})).startswith("status.booted should be true or false")
+
+
+def test_a_path_that_is_not_escaped_is_refused() -> None:
+    """State paths are octal-escaped fields; anything else was not written by the runner."""
+    error = refusal(replaced(["migrations", 0, "state"], ["/a b"]))
+    assert str(error).startswith("status.migrations[].state[] should be an octal-escaped path")
+
+
+@pytest.mark.parametrize(("exit", "why"), [(1, "1"), ("timeout", "timeout")])
+def test_why_something_failed_is_a_number_or_a_word(exit: object, why: str) -> None:
+    """The runner writes how a script ended, either way; here both are words."""
+    assert parse(json.dumps(replaced(["evidence", 0, "exit"], exit))).evidence[0].why == why
+
+
+def test_unknown_keys_are_left_alone() -> None:
+    """A newer runner of the same format may say more."""
+    assert parse(json.dumps(document() | {"more": 1})) == parse(TEXT)
