@@ -138,7 +138,7 @@ def test_members_have_no_owner_no_time_and_plain_modes(tmp_path: Path) -> None:
 
 
 def test_real_tools_unpack_and_check_a_bundle(tmp_path: Path) -> None:
-    """tar and sha256sum, which are all a machine has, find every file as it was, whatever its name."""
+    """Tar and sha256sum, which are all a machine has, find every file as it was, whatever its name."""
     path = make(tmp_path)
     migration = load(path)
     there = unpack(pack(migration), tmp_path / "there")

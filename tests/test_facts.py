@@ -15,8 +15,8 @@ from pyinfra_overlaymig import facts
 from pyinfra_overlaymig.facts import (
     MachineStatus,
     MigrationApplied,
-    MigrationTrace,
     Migrations,
+    MigrationTrace,
     OverlayLayers,
     S6Services,
 )
@@ -36,7 +36,9 @@ VIEWS = (Migrations, OverlayLayers, S6Services)
 def ask(fact: Any, answer: Any, **arguments: Any) -> tuple[Any, bool, list[str]]:
     """What pyinfra gets from a machine that answers so, whether that failed the host, and what ran there."""
     data = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {"/data/system": answer}}
-    state: Any = State(Inventory(([("@fake/one", data)], {})), Config(FAIL_PERCENT=100))
+    # pyinfra gives up where no host is left: two is not asked.
+    hosts = [("@fake/one", data), ("@fake/two", data)]
+    state: Any = State(Inventory((hosts, {})), Config(FAIL_PERCENT=100))
     connect_all(state)
     host = state.inventory.get_host("@fake/one")
     found = get_fact(state, host, fact, kwargs=arguments)

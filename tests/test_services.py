@@ -14,8 +14,8 @@ from pyinfra_overlaymig.services import render
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent
-ODD_STATE = "/srv/it's a \"$(demo)\""
-ODD_VALUE = "it's \"so\" $HOME `id` \\n\nsecond line "
+ODD_STATE = '/srv/it\'s a "$(demo)"'
+ODD_VALUE = 'it\'s "so" $HOME `id` \\n\nsecond line '
 PLAIN = Service("plain", run="sleep 4343")
 FULL = Service(
     "full",
@@ -41,7 +41,7 @@ wait_for() {
         sleep 0.1
     done
 }
-said() { cut -d ' ' -f 2- "/data/state/var/log/$1/current"; }
+said() { cut -d ' ' -f 4- "/data/state/var/log/$1/current"; }
 mkdir -p /data/state /run/service
 cp -a /sandbox/services /run/services
 ln -s /run/services/* /run/service/
@@ -149,7 +149,7 @@ def test_a_single_command_becomes_the_process(run: str, main: str) -> None:
 def test_any_value_arrives_in_the_environment(value: str) -> None:
     """Whatever text a variable has, the program gets just that."""
     with tempfile.TemporaryDirectory() as directory:
-        service = Service("x", run="printf %s \"$VALUE\"", environment=(("VALUE", value),))
+        service = Service("x", run='printf %s "$VALUE"', environment=(("VALUE", value),))
         there = write(migration(service), Path(directory)) / "x"
         (there / "pre-start").write_text("#!/bin/sh\n")
         found = subprocess.run([there / "run"], cwd=there, capture_output=True, check=True)
@@ -189,7 +189,7 @@ def test_the_program_runs_as_its_user_with_its_environment(tmp_path: Path) -> No
         environment=(("TEXT", ODD_VALUE), ("EMPTY", "")),
     )
     lines = supervised(
-        tmp_path, migration(service), 'wait_for "said who | grep -qxF []"\nsaid who\necho --\ncat /run/prepared'
+        tmp_path, migration(service), "wait_for 'said who | grep -qxF \"[]\"'\nsaid who\necho --\ncat /run/prepared"
     )
     first, *text, end, prepared = lines
     assert first == "nobody nogroup / nobody nobody /nonexistent"
@@ -241,13 +241,13 @@ def test_what_a_shell_left_running_ends_with_it(tmp_path: Path) -> None:
 
 def test_a_service_ends_by_its_signal_and_is_finished(tmp_path: Path) -> None:
     """down_signal is what s6 sends, and finish hears how it ended."""
-    service = Service("ends", run="sleep 4646", finish='echo "ended: $1 $2" >/run/ended', down_signal="SIGINT")
+    service = Service("ends", run="sleep 4646", finish='echo "ended: $1 $2" >/run/ended', down_signal="SIGUSR1")
     lines = supervised(
         tmp_path,
         migration(service),
-        'wait_for \'pgrep -fx "sleep 4646"\'\ns6-svc -d -wD -T 5000 ends\ncat /run/ended',
+        "wait_for 'pgrep -fx \"sleep 4646\"'\ns6-svc -d -wD -T 5000 ends\ncat /run/ended",
     )
-    assert lines == ["ended: 256 2"]
+    assert lines == ["ended: 256 10"]
 
 
 def test_what_does_not_obey_is_killed(tmp_path: Path) -> None:

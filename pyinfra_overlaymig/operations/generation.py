@@ -1,0 +1,65 @@
+"""Brings a machine to one of its generations, backward or forward."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.operations._command import TransactionCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._status import forget_status, machine_status
+from pyinfra_overlaymig.status import Status
+
+
+@operation()
+def generation_active(generation: int | str) -> Generator[StringCommand, None, None]:
+    """
+    Brings a machine to the stack of a kept generation, live: no script runs, state stays as it is.
+
+    + generation: its number (0 is the base alone), or the id of the migration that is to be on top
+
+    It becomes a new generation: history only grows. Services follow it. Fails on a host that has no
+    such generation, or where its services do not get ready; then everything is as before.
+
+    **Example:**
+
+    .. code:: python
+
+        generation_active(name="Back to before the upgrade", generation="20240206-001_add_postgresql")
+    """
+    status = machine_status()
+    if not status.known:
+        yield status_unknown(host)
+        return
+    wanted = str(generation)
+    stack = _stack(status, wanted)
+    if stack is None:
+        yield failure(
+            f"{host.name} has no generation {wanted}",
+            "the fact MachineStatus lists its generations and what they hold",
+        )
+        return
+    if stack == status.stack and status.running == status.generation:
+        host.noop(f"generation {status.generation} is just that")
+        return
+    host.log(f"generation {status.generation} ({_names(status.stack)}) -> {_names(stack)}")
+    forget_status()
+    yield TransactionCommand(RUNNER, "rollback", QuoteString(wanted))
+
+
+def _stack(status: Status, wanted: str) -> tuple[str, ...] | None:
+    """The stack that ``wanted`` stands for, None if the machine has none such."""
+    if wanted == "0":
+        return ()
+    for one in sorted(status.generations, key=lambda one: -one.n):
+        if wanted == str(one.n):
+            return one.stack
+        if wanted in one.stack:
+            return one.stack[: one.stack.index(wanted) + 1]
+    return None
+
+
+def _names(stack: tuple[str, ...]) -> str:
+    return ", ".join(stack) or "the base alone"
