@@ -11,7 +11,7 @@ SH_ALONE := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaym
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint unit clean
+.PHONY: help setup demo demo-down test lint unit crash clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ lint: .venv/.test ## ruff, mypy, shellcheck and dash
 	@for file in $(SH_PROGRAMS); do cat $(SH_PARTS) $(SH_VERBS) "$$file" | shellcheck -s dash -e SC2317 - || exit; done
 	@shellcheck -s sh $(SH_ALONE)
 	@for file in $(SH_PARTS) $(SH_VERBS) $(SH_PROGRAMS) $(SH_ALONE); do dash -n "$$file" || exit; done
+
+crash: .venv/.test ## kill the runner before each of its commands (about 15 minutes, needs root)
+	OVERLAYMIG_CRASH=full $(BIN)/python -m pytest -s tests/test_runner_crash.py
 
 unit: .venv/.test ## the tests, the lab's among them (needs root)
 	$(BIN)/python -m pytest

@@ -34,7 +34,8 @@ bind_state() {
 
 """
 
-_EXEC: Final = re.compile(r"(^|[;&|(){}]|\b(then|else|do))\s*exec\s", re.MULTILINE)
+# A last line `exec PROGRAM`; `exec` with nothing but redirections makes no program of the shell.
+_EXEC: Final = re.compile(r"^\s*exec\s+(?![0-9]*[<>&])\S")
 
 # s6-supervise makes the process of a service the leader of its process group, and signals it alone.
 _SWEEP: Final = """\
@@ -88,7 +89,7 @@ def _files(migration: Migration, service: Service) -> Iterator[Rendered]:
 def _main(service: Service) -> str:
     """The service must be its process, as s6 signals that: `exec` goes before a single command."""
     text = service.run.strip()
-    add_exec = not _EXEC.search(text) and _is_one_command(text)
+    add_exec = not _ends_in_exec(text) and _is_one_command(text)
     return f"{_HEADER}{'exec ' if add_exec else ''}{text}\n"
 
 
@@ -98,7 +99,13 @@ def _finish(service: Service) -> str | None:
 
 
 def _stays_a_shell(service: Service) -> bool:
-    return not _EXEC.search(service.run) and not _is_one_command(service.run.strip())
+    text = service.run.strip()
+    return not _ends_in_exec(text) and not _is_one_command(text)
+
+
+def _ends_in_exec(text: str) -> bool:
+    *_, last = text.replace("\\\n", " ").splitlines() or [""]
+    return bool(_EXEC.match(last)) and not re.search(r"[;&|]", last)
 
 
 def _is_one_command(text: str) -> bool:

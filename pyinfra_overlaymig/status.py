@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.json_fields import Fields
+from pyinfra_overlaymig.json_fields import Fields, mismatch
 from pyinfra_overlaymig.octal import escape_text
 
 FORMAT: Final = 1
@@ -172,7 +172,14 @@ def parse(text: str) -> Status:
             f"the status has format {found}; this overlaymig reads format {FORMAT}",
             hint="update overlaymig here, or let machine_prepared update the machine's runner",
         )
-    return Status(known=True) if top.values.get("runner") is None else _status(top)
+    return Status(known=True) if _has_no_runner(top) else _status(top)
+
+
+def _has_no_runner(top: Fields) -> bool:
+    """Null says so; a document that says nothing of it is no status."""
+    if "runner" not in top.values:
+        raise mismatch("status.runner", "an object or null", "missing")
+    return top.values["runner"] is None
 
 
 def _status(top: Fields) -> Status:

@@ -28,6 +28,7 @@ from pyinfra_overlaymig import operations
 from pyinfra_overlaymig.bundle import pack, runner_archive, wire
 from pyinfra_overlaymig.migration import load
 from pyinfra_overlaymig.operations import (
+    generation_active,
     machine_prepared,
     migration_applied,
     migrations_in,
@@ -141,13 +142,14 @@ def test_a_prepared_machine_needs_nothing() -> None:
     assert "nothing is missing" in host.noop_description
 
 
-@pytest.mark.parametrize("wanted", [machine_prepared, s6_service, migration_applied])
+@pytest.mark.parametrize("wanted", [machine_prepared, s6_service, migration_applied, generation_active])
 def test_an_unknown_machine_is_not_touched(wanted: Any, folder: Path) -> None:
     """A host that could not be asked fails with the reason, alone, and is never taken for empty."""
     arguments: dict[Any, dict[str, Any]] = {
         machine_prepared: {},
         migration_applied: {"migration": ID, "folder": folder},
         s6_service: {"service": "x"},
+        generation_active: {"generation": 0},
     }
     (command,), _ = commands_of(wanted, UNKNOWN, executing=True, **arguments[wanted])
     assert "is unknown" in run_failing(command)
@@ -547,12 +549,12 @@ def test_a_second_run_of_every_deploy_changes_nothing(tmp_path: Path) -> None:
     status = replace(READY, migrations=records)
     hosts = inventory(tmp_path, {"system-migrate status": json.dumps(status.to_json())})
     for deploy in sorted(TOP.glob("deploys/*.py")):
-        result = pyinfra("--json", "-y", hosts, deploy)
+        result = pyinfra("--json", "-y", "--data", "generation=0", hosts, deploy)
         totals = json.loads(result.stdout)["results"]["totals"]
         assert totals["hosts"] == totals["no_change"] > 0
 
 
-@pytest.mark.parametrize("name", ["machine_prepared", "migration_applied", "s6_service"])
+@pytest.mark.parametrize("name", ["generation_active", "machine_prepared", "migration_applied", "s6_service"])
 def test_every_operation_is_documented(name: str) -> None:
     """An operation says what is so afterwards, names each argument, and shows an example."""
     operation = getattr(operations, name)

@@ -27,7 +27,7 @@ class Trace:
 
 class MigrationApplied(FactBase[bool | None]):
     """
-    Returns whether a migration is applied, in whatever edition; None if that is unknown.
+    Returns whether a migration is applied, in whatever edition, and not rolled back; None if that is unknown.
 
     + id: the migration, as its folder is called
 
@@ -50,8 +50,9 @@ class MigrationApplied(FactBase[bool | None]):
         return status_command()
 
     def process(self, output: list[str]) -> bool | None:
-        record = read_status(output).migration(self.id)
-        return record is not None and record.status == "applied"
+        status = read_status(output)
+        record = status.migration(self.id)
+        return (record is not None and record.active and record.status == "applied") if status.known else None
 
 
 class MigrationTrace(FactBase[Trace | None]):

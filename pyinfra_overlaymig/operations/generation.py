@@ -33,6 +33,9 @@ def generation_active(generation: int | str) -> Generator[StringCommand, None, N
     if not status.known:
         yield status_unknown(host)
         return
+    if not status.prepared:
+        yield failure(f"{host.name} has no runner", "put machine_prepared before generation_active")
+        return
     wanted = str(generation)
     stack = _stack(status, wanted)
     if stack is None:
