@@ -71,12 +71,12 @@ END
 
 def crash_at(rig: Rig, number: int) -> None:
     """Arm the shims: the ``number``-th command from now kills."""
-    rig.sh(f"echo 0 >/data/crash/count; echo {number} >/data/crash/at; rm -f /data/crash/where")
+    rig.sh(f"/usr/bin/rm -f /data/crash/where; echo 0 >/data/crash/count; echo {number} >/data/crash/at")
 
 
 def crashed(rig: Rig) -> str:
     """The command that was not run, empty when none was reached. Disarms the shims."""
-    return rig.sh("rm -f /data/crash/at; cat /data/crash/where 2>/dev/null || :").strip()
+    return rig.sh("/usr/bin/rm -f /data/crash/at; cat /data/crash/where 2>/dev/null || :").strip()
 
 
 def picture(rig: Rig) -> frozenset[str]:
