@@ -220,3 +220,37 @@ def test_rollback_of_a_machine_and_forward_again(deployed: lab.Lab) -> None:
     assert machine.status.stack == stack[:1]
     again = pyinfra("-y", "--limit", "lab-3", "--data", f"generation={POSTGRES}", "deploys/rollback.py")
     assert again.stderr.count("No changes") == 1
+
+
+def test_drift_is_a_fact(deployed: lab.Lab) -> None:
+    """The fact Drift tells, per path, what was changed by hand, and the machine is not changed by asking."""
+    machine = seen_from_outside(deployed, "lab-1")
+    machine.host.check_output("echo mine >/etc/motd; echo x >'/srv/a b'; rm /etc/issue.net")
+    done = pyinfra("--json", "--limit", "lab-1", "fact", "pyinfra_overlaymig.facts.Drift")
+    assert done.returncode == 0, done.stderr
+    told = json.dumps(json.loads(done.stdout))
+    for path, what in (("/etc/motd", "changed"), ("/srv/a\\\\040b", "added"), ("/etc/issue.net", "deleted")):
+        assert f'"path": "{path}", "what": "{what}"' in told
+
+
+def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_path: Path) -> None:
+    """With `wait=True` a second operator sees what the first one does, and then gets through."""
+    rig = Rig(deployed, "lab-1", tmp_path / "first")
+    first = rig.migration("20240501-001_first", "echo begun; sleep 4; echo over")
+    deploy = deploy_of(tmp_path, "20240502-001_second", ":")
+    Path(deploy).write_text(Path(deploy).read_text().replace("_second')", "_second', wait=True)"))
+    with subprocess.Popen(
+        rig.machine.enter("/data/system/runner/system-migrate", "apply", "-"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as busy:  # fmt: skip
+        assert busy.stdin
+        assert busy.stdout
+        busy.stdin.write(first)
+        busy.stdin.close()
+        assert any(b"begun" in line for line in busy.stdout)
+        done = pyinfra("-y", "--limit", "lab-1", deploy)
+        assert busy.wait() == 0
+    assert done.returncode == 0, done.stderr
+    assert "waiting for root from" in done.stderr
+    assert "] over" in done.stderr
+    assert seen_from_outside(deployed, "lab-1").status.stack[-2:] == ("20240501-001_first", "20240502-001_second")

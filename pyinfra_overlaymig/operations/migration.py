@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
@@ -52,13 +53,16 @@ def _checked_first(applied: T) -> T:
 
 @_checked_first
 @operation()
-def migration_applied(migration: Path | str, folder: Path | str | None = None) -> Generator[StringCommand, None, None]:
+def migration_applied(
+    migration: Path | str, folder: Path | str | None = None, wait: bool = False
+) -> Generator[StringCommand, None, None]:
     """
     Applies a migration, as one transaction: afterwards it is there and works, or nothing changed.
 
     + migration: id of a migration in the folder, or the path of a migration
     + folder: folder of migrations, every one of which must be valid; without it: ``migrations``
       beside the deploy file, else ``deploys/migrations`` in the current directory
+    + wait: where another run holds a machine, show what it does and wait for it instead of failing
 
     What it depends on is not applied with it: ``migrations_in`` names that as well.
 
@@ -92,13 +96,14 @@ def migration_applied(migration: Path | str, folder: Path | str | None = None) -
         yield failure(f"{host.name} has no runner", "put machine_prepared before migration_applied")
         return
     if not shown_already(wanted.id):
-        _announce(wanted, status, record)
+        # Who waits is not refused for the lock.
+        _announce(wanted, replace(status, lock=None) if wait else status, record)
     if _edited(record, wanted):
         yield failure(f"{wanted.id} is refused: {_was_edited(record)}", _UNDO)
         return
     will_come(wanted.id)
     forget_status()
-    yield _apply(wanted)
+    yield _apply(wanted, wait=wait)
 
 
 def _announce(wanted: Migration, status: Status, record: MigrationRecord | None) -> None:
@@ -137,7 +142,9 @@ def _was_edited(record: MigrationRecord) -> str:
     return f"it was edited after it was applied (generation {record.generation})"
 
 
-def _apply(wanted: Migration) -> StringCommand:
+def _apply(wanted: Migration, *, wait: bool) -> StringCommand:
     operator = f"{getpass.getuser()}@{socket.gethostname()}"
     who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
-    return TransactionCommand("base64 -d |", who, RUNNER, "apply -", _stdin=wire(pack(wanted)))
+    return TransactionCommand(
+        "base64 -d |", who, RUNNER, "apply --wait -" if wait else "apply -", _stdin=wire(pack(wanted))
+    )

@@ -9,12 +9,28 @@ lock_take() {
     # Whoever took it has to live with a dead terminal from here on.
     trap '' HUP PIPE
     # A second's patience: `status` looks at the lock by taking it for an instant.
-    flock -w 1 9 || {
+    flock -w 1 9 || lock_wait || {
         lock_owner
         die 3 "locked by ${who:-somebody} from ${from:-nowhere}, ${since:-}: ${verb:-} ${id:-} (pid ${pid:-?})" \
             'it goes on by itself; run this again when it is done, or look at: system-migrate status'
     }
     lock_record "$@"
+}
+
+# lock_wait: where the caller said that it wants to wait, shows what the holder is doing and waits for the lock.
+# False where it did not.
+lock_wait() {
+    # The holder's names, which are not the caller's.
+    local reader who from pid boot_id since verb id
+    [ -n "${lock_patience-}" ] || return 1
+    lock_owner
+    say "waiting for ${who:-somebody} from ${from:-nowhere}: ${verb:-} ${id:-}, since ${since:-}"
+    # A verb other than apply has no log: then there is nothing to show, and no reader.
+    tail -n +1 -s 0.1 -f -- "$SYS/staging/$id/log" 2>/dev/null &
+    reader=$!
+    flock 9
+    kill "$reader" 2>/dev/null || :
+    wait "$reader" 2>/dev/null || :
 }
 
 # lock_record VERB [ID]: says who holds the lock, for the others to read.
