@@ -249,7 +249,7 @@ def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_pa
         busy.stdin.close()
         assert any(b"begun" in line for line in busy.stdout)
         done = pyinfra("-y", "--limit", "lab-1", deploy)
-        assert busy.wait() == 0
+        assert busy.wait(60) == 0
     assert done.returncode == 0, done.stderr
     assert "waiting for root from" in done.stderr
     assert "] over" in done.stderr

@@ -169,7 +169,7 @@ def test_two_operators_at_once(busy: Rig) -> None:
         lock = busy.status().lock
         assert lock
         assert (lock.who, lock.verb, lock.id) == ("ada@laptop", "apply", "20250103-004_slow")
-        assert winner.wait() == 0
+        assert winner.wait(60) == 0
     assert busy.status().lock is None
     assert busy.sh("cat /etc/slow") == "slow\n"
 
@@ -187,7 +187,7 @@ def test_killed_runner_leaves_nothing_running_and_is_undone(busy: Rig) -> None:
         apply.stdin.close()
         assert any(b"begun" in line for line in apply.stdout)
         busy.sh(f"pkill -KILL -f '{APPLY}'")
-        assert apply.wait() != 0
+        assert apply.wait(60) != 0
     time.sleep(0.5)
     assert "sleep 6666" not in busy.sh("ps ax -o args")
     result = busy.run(RUNNER, "recover")
@@ -202,7 +202,10 @@ def test_interrupt_from_the_terminal_undoes(busy: Rig) -> None:
     before = busy.tree()
     bundle = busy.migration("20250104-002_ctrl_c", "echo begun; echo x >/etc/interrupted; sleep 7777")
     with subprocess.Popen(
-        busy.machine.enter(RUNNER, "apply", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        # A test run in the background has SIGINT ignored, and so would all it starts.
+        busy.machine.enter("env", "--default-signal=INT", RUNNER, "apply", "-"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as apply:
         assert apply.stdin
         assert apply.stdout
@@ -210,7 +213,7 @@ def test_interrupt_from_the_terminal_undoes(busy: Rig) -> None:
         apply.stdin.close()
         assert any(b"begun" in line for line in apply.stdout)
         busy.sh(f"pkill -INT -f '{APPLY}'")
-        assert apply.wait() == 9
+        assert apply.wait(60) == 9
     assert "sleep 7777" not in busy.sh("ps ax -o args")
     assert busy.tree() ^ before == frozenset()
 
