@@ -134,5 +134,5 @@ def test_killed_anywhere_it_is_before_or_after(pictures: tuple[Rig, frozenset[st
         if now == after:
             setup(rig)
         number += STEP
-    print(f"\nkilled {sum(outcomes.values())} times before one of {number} commands: {outcomes}")  # noqa: T201
+    print(f"\nkilled {sum(outcomes.values())} times before one of {number} commands: {outcomes}")  # noqa: T201 - the count is the result
     assert min(outcomes.values()) > 0
