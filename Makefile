@@ -1,17 +1,17 @@
 # What can be done with this checkout. `make help` lists it.
 
 PYTHON ?= python3
-LAB_PACKAGES := python3-venv mmdebstrap nftables iproute2 openssh-client util-linux mount procps
-TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs
+LAB_PACKAGES := auditd python3-venv mmdebstrap nftables iproute2 openssh-client util-linux mount procps
+TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz
 SH_PROGRAMS := $(wildcard pyinfra_overlaymig/runner/stage/*.sh)
 SH_PARTS := $(wildcard pyinfra_overlaymig/runner/lib/*.sh)
 SH_VERBS := $(wildcard pyinfra_overlaymig/runner/verbs/*.sh)
-SH_ALONE := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh) \
+SH_ALONE := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh pyinfra_overlaymig/facts/*.sh) \
 	$(wildcard deploys/migrations/*/*.sh)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint unit crash clean
+.PHONY: help setup demo demo-down test lint unit crash kills vm bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ setup: .venv/.setup ## .venv with overlaymig and pyinfra in it, and the system p
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable .
 	@touch $@
 
-.venv/.test: .venv/.setup
+.venv/.test: .venv/.setup Makefile
 	@sh pyinfra_overlaymig/lab/host-packages.sh $(TEST_PACKAGES)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable '.[test]'
 	@touch $@
@@ -60,11 +60,21 @@ lint: .venv/.test ## ruff, mypy, shellcheck and dash
 	@shellcheck -s sh $(SH_ALONE)
 	@for file in $(SH_PARTS) $(SH_VERBS) $(SH_PROGRAMS) $(SH_ALONE); do dash -n "$$file" || exit; done
 
-crash: .venv/.test ## kill the runner before each of its commands (about 15 minutes, needs root)
-	OVERLAYMIG_CRASH=full $(BIN)/python -m pytest -s tests/test_runner_crash.py
+crash: .venv/.test ## kill, cut off, fail and starve the runner at each of its commands (about three hours, needs root)
+	OVERLAYMIG_CRASH=full timeout -s INT 21600 $(BIN)/python -m pytest -s tests/test_runner_crash.py tests/test_crash_space.py
+
+KILLS ?= 1000
+kills: .venv/.test ## kill the runner 1,000 times at random, over random migrations (about 40 minutes, needs root)
+	OVERLAYMIG_KILLS=$(KILLS) timeout -s INT 7200 $(BIN)/python -m pytest -s tests/test_crash_random.py
+
+vm: .venv/.test ## cut a virtual machine's power 24 times (about 20 minutes, needs root)
+	OVERLAYMIG_VM=full $(BIN)/python -m pytest -s tests/test_vm_power.py
+
+bench: .venv/.test ## what capture costs, and the like (minutes, needs root; other work on the host shows in it)
+	$(BIN)/python -m tests.bench
 
 unit: .venv/.test ## the tests, the lab's among them (needs root)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean: ## remove what make made here (the lab is not touched: make demo-down)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -50,3 +50,11 @@ def fresh(running_lab: lab.Lab, tmp_path: Path) -> Rig:
     made = Rig(running_lab, "lab-2", tmp_path)
     made.reset()
     return made
+
+
+@pytest.fixture(scope="module")
+def module_disk(running_lab: lab.Lab) -> Iterator[Path]:
+    """A directory on the file system that the lab is on, for one module of tests: pytest's own may be on a tmpfs."""
+    made = Path(tempfile.mkdtemp(prefix="module-", dir=running_lab.directory.parent))
+    yield made
+    shutil.rmtree(made)

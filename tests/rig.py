@@ -63,9 +63,14 @@ class Rig:
         done = subprocess.run(self.machine.enter(*argv), input=stdin, capture_output=True, timeout=timeout, check=False)
         return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
-    def sh(self, script: str, timeout: float = 120) -> str:
+    def raw(self, *argv: str) -> str:
+        """The output of a command, with bytes outside UTF-8 as surrogate escapes."""
+        done = subprocess.run(self.machine.enter(*argv), capture_output=True, timeout=120, check=True)
+        return done.stdout.decode("utf-8", "surrogateescape")
+
+    def sh(self, script: str, timeout: float = 120, stdin: bytes = b"") -> str:
         """Run sh on the machine; its output, once it succeeded."""
-        done = self.run("/bin/sh", "-euc", script, timeout=timeout)
+        done = self.run("/bin/sh", "-euc", script, stdin=stdin, timeout=timeout)
         assert done.code == 0, f"{script}: exit {done.code}\n{done.text}"
         return done.out
 
@@ -77,7 +82,8 @@ class Rig:
 
     def reset(self) -> None:
         """A machine without history: an empty /data, and a restart."""
-        self.sh("rm -rf /data/system /data/state")
+        # The machine runs, and may be writing there.
+        self.sh("for i in 1 2 3; do ! rm -rf /data/system /data/state || exit 0; sleep 0.5; done; exit 1")
         labs.restart(self.lab, self.name)
         self.prepare()
 

@@ -1,6 +1,7 @@
 """Builds the machines' shared read-only root once; it must never change one that exists.
 
 CACHE/base-<key>/     a finished root; key is a digest of all that it is made from
+CACHE/vm-<key>/       what virtual machines start from, made of it by vm_image.py
 CACHE/building-*/     a build under way, or what is left of one that was killed
 """
 
@@ -10,13 +11,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pyinfra_overlaymig.lab.locking import Report, locked
 from pyinfra_overlaymig.lab.run import run
 from pyinfra_overlaymig.lab.sources import Sources, host_sources
 
-PACKAGES = ("openssh-server", "s6", "execline", "attr", "procps", "iproute2", "ca-certificates")
+PACKAGES = ("openssh-server", "s6", "execline", "attr", "auditd", "procps", "iproute2", "ca-certificates")
 
 _SSHD_CONFIG = """\
 HostKey /etc/ssh/ssh_host_ed25519_key
@@ -46,21 +48,33 @@ _APT = ('Acquire::Languages "none";',)
 def base_root(cache: Path, report: Report) -> Path:
     """The root directory for this host's release and sources, built now if ``cache`` lacks it."""
     sources = host_sources()
-    root = cache / f"base-{_key(sources)}"
-    if root.is_dir():
-        return root
-    busy = "waiting for another lab that builds the base root"
-    with locked(cache, report=report, busy=busy) as lock:
-        if not root.is_dir():
+    saying = f"building the base root of {sources.distribution} {sources.suite} (once, under a minute)"
+
+    def build(scratch: Path, lock: int) -> None:
+        _build(scratch, sources, lock)
+
+    return built_once(cache / f"base-{_key(sources)}", report, saying, build)
+
+
+def built_once(target: Path, report: Report, saying: str, build: Callable[[Path, int], None]) -> Path:
+    """``target``, a directory of the cache; when it is missing, what ``build`` makes as `made` in a scratch directory.
+
+    ``build`` gets that directory and the descriptor of the cache's lock.
+    """
+    if target.is_dir():
+        return target
+    cache = target.parent
+    with locked(cache, report=report, busy="waiting for another lab that builds here") as lock:
+        if not target.is_dir():
             for dead in cache.glob("building-*"):
                 remove_tree(dead)
-            release = f"{sources.distribution} {sources.suite}"
-            report(f"building the base root of {release} (once, under a minute)")
+            report(saying)
             scratch = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
-            _build(scratch, sources, lock)
-            (scratch / "root").rename(root)
+            build(scratch, lock)
+            os.sync()
+            (scratch / "made").rename(target)
             remove_tree(scratch)
-    return root
+    return target
 
 
 def remove_tree(path: Path) -> None:
@@ -74,7 +88,7 @@ def _key(sources: Sources) -> str:
 
 
 def _build(scratch: Path, sources: Sources, lock: int) -> None:
-    root = scratch / "root"
+    root = scratch / "made"
     run(
         [*_bootstrap(sources), sources.suite, root, *_mirrors(scratch, sources)],
         hint="check that `apt-get update` works on this host: the lab takes its sources",
@@ -90,7 +104,6 @@ def _build(scratch: Path, sources: Sources, lock: int) -> None:
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     (root / "data").mkdir(exist_ok=True)
-    os.sync()
 
 
 def _bootstrap(sources: Sources) -> list[str]:

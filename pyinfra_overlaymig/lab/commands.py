@@ -34,6 +34,7 @@ def lab() -> None:
 
 
 @lab.command()
+@click.option("--vm", is_flag=True, help="Make new machines virtual: a kernel of their own, power that can be cut.")
 @click.option(
     "-n",
     "--machines",
@@ -41,16 +42,17 @@ def lab() -> None:
     type=click.IntRange(1, MAX_MACHINES),
     help="How many machines  [default: those there are, or 3]",
 )
-def up(count: int | None) -> None:
+def up(count: int | None, vm: bool) -> None:
     """Make lab-1 … lab-N run; what runs already is left alone.
 
     \b
     Examples:
       overlaymig lab up -n 3
+      overlaymig lab up --vm -n 1 # under QEMU's software emulation: slow, and real
       overlaymig lab up           # after a reboot of this host: all of them again
     """
     here = labs.Lab.default()
-    labs.up(here, count or len(labs.machines(here)) or 3, click.echo)
+    labs.up(here, count or len(labs.machines(here)) or 3, click.echo, kind="vm" if vm else "namespaces")
     running = [machine.name for machine in labs.machines(here) if machine.running]
     click.echo(f"{len(running)} machines run: {', '.join(running)}")
     click.echo("next: pyinfra inventories/lab.py deploys/postgres.py")
@@ -84,6 +86,7 @@ def ls(as_json: bool) -> None:
         rows = [
             {
                 "name": machine.name,
+                "kind": machine.kind,
                 "address": machine.address,
                 "running": machine.running,
                 "pid": machine.pid,
@@ -95,13 +98,13 @@ def ls(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     lines = [
-        (machine.name, machine.address, "running", str(machine.pid), str(machine.data))
+        (machine.name, machine.kind, machine.address, "running", str(machine.pid), str(machine.data))
         if machine.running
-        else (machine.name, machine.address, "stopped", "-", str(machine.data))
+        else (machine.name, machine.kind, machine.address, "stopped", "-", str(machine.data))
         for machine in found
     ]
     if lines:
-        table.show(("machine", "address", "state", "pid", "data"), lines)
+        table.show(("machine", "kind", "address", "state", "pid", "data"), lines)
     else:
         click.echo(_NONE)
 
@@ -146,6 +149,8 @@ def restart(name: str) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 def execute(name: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in machine NAME as root without its sshd, and exit as it does.
+
+    A virtual machine has no other way in than ssh: there, this is `ssh` with a plain environment.
 
     \b
     Examples:

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pyinfra_overlaymig.errors import OverlaymigError
-from pyinfra_overlaymig.lab import network, prerequisites
-from pyinfra_overlaymig.lab.base import base_root, remove_tree
+from pyinfra_overlaymig.lab import audit, network, prerequisites, ssh
+from pyinfra_overlaymig.lab.base import remove_tree
 from pyinfra_overlaymig.lab.connection import at_once, wait_for_ssh
 from pyinfra_overlaymig.lab.layout import MAX_MACHINES, Lab, Place, place, places
 from pyinfra_overlaymig.lab.locking import Report, locked
 from pyinfra_overlaymig.lab.machine import (
+    KINDS,
     Machine,
     create,
+    kind_of,
     look,
     make_key,
     remove,
@@ -33,22 +35,26 @@ def quiet(_: str) -> None:
     """Report nothing."""
 
 
-def up(lab: Lab, count: int, report: Report = quiet) -> list[Machine]:
-    """Make lab-1 to lab-``count`` run and answer ssh; others are left as they are."""
+def up(lab: Lab, count: int, report: Report = quiet, *, kind: str = "namespaces") -> list[Machine]:
+    """Make lab-1 to lab-``count`` run and answer ssh; others are left as they are.
+
+    Those that are not there yet are made as ``kind`` says, "namespaces" or "vm".
+    """
     if not 1 <= count <= MAX_MACHINES:
         raise OverlaymigError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}", hint="choose -n")
     prerequisites.check_root()
     lab.check_own()
     prerequisites.check(lab.directory)
     with _working_on(lab, report):
-        base = base_root(lab.cache, report)
+        wanted = [Place(lab, index) for index in range(1, count + 1)]
+        grounds = _grounds(lab, {kind_of(new, kind) for new in wanted}, report)
         make_key(lab.key, "overlaymig-lab")
         network.raise_bridge(lab)
-        wanted = [Place(lab, index) for index in range(1, count + 1)]
+        _share_audit(lab, grounds, report)
         for new in wanted:
-            create(new)
+            create(new, kind)
         write_known_hosts(lab, places(lab))
-        _boot([here for here in wanted if not look(here).running], base, report)
+        _boot([here for here in wanted if not look(here).running], grounds, report)
         return [look(here) for here in wanted]
 
 
@@ -58,12 +64,14 @@ def restart(lab: Lab, name: str, report: Report = quiet) -> Machine:
     known(lab, name)
     prerequisites.check(lab.directory)
     with _working_on(lab, report):
-        base = base_root(lab.cache, report)
+        here = known(lab, name)
+        grounds = _grounds(lab, {kind_of(here)}, report)
         network.raise_bridge(lab)
-        create(known(lab, name))
+        _share_audit(lab, grounds, report)
+        create(here, kind_of(here))
         write_known_hosts(lab, places(lab))
-        _boot([known(lab, name)], base, report)
-        return look(known(lab, name))
+        _boot([here], grounds, report)
+        return look(here)
 
 
 def down(lab: Lab, report: Report = quiet) -> None:
@@ -74,6 +82,7 @@ def down(lab: Lab, report: Report = quiet) -> None:
         for here in places(lab):
             remove(here)
             report(f"{here.name} removed")
+        audit.leave(lab)
         network.drop_bridge(lab)
         remove_tree(lab.directory)
 
@@ -142,31 +151,28 @@ def _working_on(lab: Lab, report: Report) -> Iterator[None]:
 
 def ssh_argv(lab: Lab, found: Machine) -> list[str]:
     """The argv that logs in to a machine; a command for it may follow."""
-    options = (
-        f'UserKnownHostsFile="{lab.known_hosts}"',
-        "GlobalKnownHostsFile=/dev/null",
-        "StrictHostKeyChecking=yes",
-        "IdentitiesOnly=yes",
-        "IdentityAgent=none",
-        "LogLevel=ERROR",
-    )
-    # `-F none`: with a configuration named, ssh neither reads nor makes ~/.ssh.
-    argv = ["ssh", "-F", "none", "-i", str(lab.key)]
-    return [
-        *argv,
-        *(word for option in options for word in ("-o", option)),
-        f"root@{found.address}",
-    ]
+    return ssh.argv(lab, found.address)
 
 
-def _boot(places: list[Place], base: Path, report: Report) -> None:
+def _grounds(lab: Lab, kinds: set[str], report: Report) -> dict[str, Path]:
+    """What machines of these kinds start from, built where the cache lacks it."""
+    return {name: KINDS[name].ground(lab.cache, report) for name in kinds}
+
+
+def _share_audit(lab: Lab, grounds: dict[str, Path], report: Report) -> None:
+    """A virtual machine has a kernel, and so an audit, of its own."""
+    if "namespaces" in grounds:
+        audit.start(lab, report)
+
+
+def _boot(places: list[Place], grounds: dict[str, Path], report: Report) -> None:
     """Boot machines and wait for each; raises one error that tells of all that failed."""
 
     def boot(here: Place) -> None:
         begun = time.monotonic()
-        alive = start(here, base)
+        alive = start(here, grounds[kind_of(here)])
         found = look(here)
-        wait_for_ssh(here.lab, found, alive)
+        wait_for_ssh(here.lab, found, alive, KINDS[found.kind].patience)
         report(f"{found.name} answers ssh at {found.address} ({time.monotonic() - begun:.1f} s)")
 
     problems = [done for done in at_once(boot, places, size=_BOOTING) if isinstance(done, Exception)]

@@ -4,15 +4,19 @@ LAB/                        flock on this directory serialises up, down and rest
   subnet                    the lab's /24, chosen once
   id_ed25519 id_ed25519.pub the operator's key for this lab
   known_hosts               one line per machine, rendered from the host keys
+  audit/                    what machines need to capture who changes what; audit.py describes it
   probe-*/                  whether overlayfs works here; left only by an `up` that was killed
   machines/<name>/
-    data/                   the machine's /data
+    kind                    `namespaces` or `vm`
+    data/                   the machine's /data, of one that is made of namespaces
+    data.img                the same of a virtual machine: an ext4 image
     ssh_host_ed25519_key    kept over restarts, as is its .pub
     lock                    flock held by the supervising process while the machine runs
     supervisor init         "PID START BOOT" of that process and of the machine's PID 1
     console console.old     output of this boot and of the one before
     seed/                   small lower layer: identity and runner, rewritten before each boot
     boot/                   upper, work and root of this boot's overlay
+    initramfs               of a virtual machine: the cache's, and the seed
 """
 
 from __future__ import annotations
@@ -26,8 +30,9 @@ from pathlib import Path
 from pyinfra_overlaymig.errors import OverlaymigError
 
 MAX_MACHINES = 200
+SCRIPT = Path(__file__).with_name("machine.sh")
 _NAME = re.compile(r"lab-([1-9][0-9]{0,2})")
-_OWN = re.compile(r"subnet|id_ed25519(\.pub)?|known_hosts|machines|probe-.*|\..*\.new(\.pub)?")
+_OWN = re.compile(r"subnet|id_ed25519(\.pub)?|known_hosts|machines|audit|probe-.*|\..*\.new(\.pub)?")
 # mount(8) gives `:` `,` `\` and blanks a meaning in lowerdir=.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@=-]*")
 
@@ -86,6 +91,10 @@ class Lab:
         return self.directory / "machines"
 
     @property
+    def audit(self) -> Path:
+        return self.directory / "audit"
+
+    @property
     def key(self) -> Path:
         return self.directory / "id_ed25519"
 
@@ -127,8 +136,8 @@ class Place:
         return self.lab.machines / self.name
 
     @property
-    def data(self) -> Path:
-        return self.directory / "data"
+    def kind(self) -> Path:
+        return self.directory / "kind"
 
     @property
     def console(self) -> Path:

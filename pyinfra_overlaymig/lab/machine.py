@@ -1,4 +1,4 @@
-"""Starts and ends single machines; the namespaces and mounts themselves are machine.sh's work."""
+"""Starts and ends single machines; what differs between their kinds is in namespaces.py and vm.py."""
 
 from __future__ import annotations
 
@@ -9,24 +9,42 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pyinfra_overlaymig.bundle import runner_archive
 from pyinfra_overlaymig.errors import OverlaymigError
-from pyinfra_overlaymig.lab import network, process
+from pyinfra_overlaymig.lab import namespaces, network, process, vm
 from pyinfra_overlaymig.lab.base import remove_tree
 from pyinfra_overlaymig.lab.layout import Lab, Place
-from pyinfra_overlaymig.lab.locking import write_file
+from pyinfra_overlaymig.lab.locking import Report, write_file
 from pyinfra_overlaymig.lab.run import detach, run
 
-_SCRIPT = Path(__file__).with_name("machine.sh")
+_HOST_SETTINGS = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pip.conf"))
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+
+
+class Kind(Protocol):
+    """What differs between kinds of machines; namespaces.py and vm.py are such."""
+
+    patience: float
+
+    def ground(self, cache: Path, report: Report, /) -> Path: ...
+    def data(self, place: Place, /) -> Path: ...
+    def create(self, place: Place, /) -> None: ...
+    def program(self, place: Place, ground: Path, /) -> list[str | Path]: ...
+    def enter(self, place: Place, pid: int, command: list[str], /) -> list[str]: ...
+
+
+KINDS: dict[str, Kind] = {"namespaces": namespaces, "vm": vm}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine as it is now. ``pid``: that of its PID 1 on the host, None when stopped."""
+    """A machine as it is now. ``pid``: on the host, that of its PID 1 or of its QEMU; None when stopped."""
 
+    place: Place
     name: str
+    kind: str
     address: str
     pid: int | None
     directory: Path
@@ -38,45 +56,50 @@ class Machine:
         return self.pid is not None
 
     def must_run(self) -> int:
-        """The pid of its PID 1; an `OverlaymigError` that says how to start it when it is stopped."""
+        """Its pid; an `OverlaymigError` that says how to start it when it is stopped."""
         if self.pid is None:
             raise OverlaymigError(f"{self.name} does not run", hint=f"start it: overlaymig lab restart {self.name}")
         return self.pid
 
     def enter(self, *command: str) -> list[str]:
         """The argv that runs ``command`` as root in the machine's live root, without its sshd."""
-        inside = ["nsenter", "-t", str(self.must_run()), "-m", "-u", "-i", "-n", "-p", "-r"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         term = f"TERM={os.environ.get('TERM', 'dumb')}"
-        return [
-            *inside,
-            "env",
-            "-i",
-            "-C",
-            "/root",
-            path,
-            "HOME=/root",
-            "LANG=C.UTF-8",
-            term,
-            *command,
-        ]
+        clean = ["env", "-i", "-C", "/root", path, "HOME=/root", "LANG=C.UTF-8", term, *command]
+        return KINDS[self.kind].enter(self.place, self.must_run(), clean)
 
 
 def look(place: Place) -> Machine:
     """The machine at ``place``; it must have been created."""
     return Machine(
+        place,
         place.name,
+        kind_of(place),
         network.address(place),
         process.recorded(place.directory / "init"),
         place.directory,
-        place.data,
+        KINDS[kind_of(place)].data(place),
         place.console,
     )
 
 
-def create(place: Place) -> None:
-    """Make what a machine keeps over restarts: its directory, its /data and its host key."""
-    place.data.mkdir(parents=True, exist_ok=True)
+def kind_of(place: Place, new: str = "namespaces") -> str:
+    """The kind of the machine at ``place``; where none is yet, ``new``."""
+    try:
+        return place.kind.read_text().strip()
+    except FileNotFoundError:
+        return new
+
+
+def create(place: Place, kind: str) -> None:
+    """Make what a machine keeps over restarts: its directory, its /data and its host key.
+
+    A machine that is there already stays of the kind that it is, whatever ``kind`` says.
+    """
+    place.directory.mkdir(parents=True, exist_ok=True)
+    if not place.kind.exists():
+        write_file(place.kind, f"{kind}\n")
+    KINDS[kind_of(place)].create(place)
     make_key(place.host_key, place.name)
 
 
@@ -94,25 +117,15 @@ def make_key(path: Path, comment: str) -> None:
     scratch.replace(path)
 
 
-def start(place: Place, base: Path) -> Callable[[], bool]:
+def start(place: Place, ground: Path) -> Callable[[], bool]:
     """Boot a machine, after ending it if it runs; the result tells whether it still runs."""
     process.end(place.directory)
-    network.plug_in(place)
     _seed(place)
     if place.console.exists():
         place.console.replace(place.directory / "console.old")
     for record in ("init", "supervisor"):
         (place.directory / record).unlink(missing_ok=True)
-    program: list[str | Path] = [
-        "/bin/sh",
-        _SCRIPT,
-        "start",
-        place.directory,
-        place.name,
-        place.namespace,
-        base,
-    ]
-    return detach(program, console=place.console)
+    return detach(KINDS[kind_of(place)].program(place, ground), console=place.console)
 
 
 def remove(place: Place) -> None:
@@ -133,6 +146,7 @@ def _seed(place: Place) -> None:
     _write(seed / "etc/hosts", hosts)
     _write(seed / "etc/machine-id", f"{identity}\n", 0o444)
     _write(seed / "etc/resolv.conf", _resolv_conf())
+    _trust(seed)
     _write(seed / "etc/ssh/ssh_host_ed25519_key", place.host_key.read_text(), 0o600)
     _write(seed / "root/.ssh/authorized_keys", place.lab.key.with_suffix(".pub").read_text(), 0o600)
     (seed / "root/.ssh").chmod(0o700)
@@ -147,6 +161,13 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     path.write_text(text)
     path.chmod(mode)
+
+
+def _trust(seed: Path) -> None:
+    """Let machines reach what the host reaches: its certificate authorities, and where pip is to look."""
+    for path in _HOST_SETTINGS:
+        if path.exists():
+            _write(seed / path.relative_to("/"), path.read_text())
 
 
 def _unpack_runner(target: Path) -> None:

@@ -1,12 +1,14 @@
 #!/bin/sh
 # Boots one machine of a lab and becomes what supervises it. Its output is the machine's console.
 # usage: machine.sh start DIRECTORY NAME NETNS BASE    (`boot`, with the same, is what start runs as the machine's PID 1)
+#        machine.sh become DIRECTORY NAME PROGRAM…     (a machine that is this one process)
 set -eu
 umask 022
 # It is started with an empty environment.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
-verb=$1 directory=$2 name=$3 netns=$4 base=$5
+verb=$1 directory=$2 name=$3
+shift 3
 
 fail() {
     echo "machine.sh: $name: $1" >&2
@@ -24,9 +26,20 @@ record() {
     mv "$directory/.$1.new" "$directory/$1"
 }
 
-start() {
+hold() {
     exec 9>"$directory/lock"
     flock -n 9 || fail 'it runs already'
+}
+
+become() {
+    hold
+    record init
+    exec "$@"
+}
+
+start() {
+    netns=$1 base=$2
+    hold
     record supervisor
     rm -rf --one-file-system "${directory:?}/boot"
     mkdir -p "$directory/boot/upper" "$directory/boot/work" "$directory/boot/root"
@@ -36,6 +49,7 @@ start() {
 }
 
 boot() {
+    base=$2
     # Until the record is written, the lock says that something of the machine is left.
     record init
     exec 9>&-
@@ -48,6 +62,7 @@ boot() {
     mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
     mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs run
     make_dev
+    share_audit
     mkdir run/old-root
     pivot_root . run/old-root
     cd /
@@ -62,6 +77,15 @@ mount_root() {
     layers=lowerdir=$directory/seed:$base,upperdir=boot/upper,workdir=boot/work
     mount -t overlay -o "$layers,volatile" overlay boot/root 2>/dev/null ||
         mount -t overlay -o "$layers" overlay boot/root
+}
+
+# The kernel's audit is the host's: its log, and the keeper that sets rules for this machine (audit.py).
+share_audit() {
+    [ -d "$directory/../../audit/source/" ] || return 0
+    mkdir run/overlaymig-audit
+    mount --bind "$directory/../../audit" run/overlaymig-audit
+    mount --bind "$directory/../../audit/source" run/overlaymig-audit/log
+    mount -o remount,bind,ro run/overlaymig-audit/log
 }
 
 make_dev() {
@@ -83,7 +107,6 @@ make_dev() {
 }
 
 case $verb in
-    start) start ;;
-    boot) boot ;;
+    start | boot | become) "$verb" "$@" ;;
     *) fail "no such verb: $verb" ;;
 esac

@@ -64,6 +64,21 @@ def drop_bridge(lab: Lab) -> None:
     _stop_forward(lab)
 
 
+def settings(place: Place) -> dict[str, str]:
+    """What a machine has to be told that configures its network itself."""
+    own, prefix = subnet(place.lab), subnet(place.lab).prefixlen
+    return {"address": f"{address(place)}/{prefix}", "gateway": str(own[1]), "mtu": str(_mtu())}
+
+
+def plug_tap(place: Place) -> None:
+    """Give a virtual machine that does not run its port on the bridge."""
+    unplug(place)
+    _ip(
+        f"tuntap add dev {place.interface} mode tap",
+        f"link set {place.interface} mtu {_mtu()} master {place.lab.bridge} up",
+    )
+
+
 def plug_in(place: Place) -> None:
     """Give a machine that does not run a network namespace that is complete before it boots."""
     unplug(place)

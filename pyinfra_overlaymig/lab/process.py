@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pyinfra_overlaymig.errors import OverlaymigError
+from pyinfra_overlaymig.lab.locking import write_file
 
 _END = 20.0
 """Seconds within which a killed machine must be gone."""
@@ -26,6 +27,16 @@ def recorded(record: Path) -> int | None:
     return int(pid) if boot == _boot_id() and _start_time(int(pid)) == start else None
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process that has not ended yet."""
+    return pid > 0 and _start_time(pid) is not None
+
+
+def write(record: Path, pid: int) -> None:
+    """Note the process ``pid`` in ``record``, as `recorded` reads it."""
+    write_file(record, f"{pid} {_start_time(pid)} {_boot_id()}\n")
+
+
 def end(directory: Path) -> None:
     """End the machine in ``directory`` and wait until every process of it is gone.
 
@@ -38,8 +49,8 @@ def end(directory: Path) -> None:
         begun = time.monotonic()
         while not _try_lock(lock):
             waited = time.monotonic() - begun
-            if not _kill(directory / "init") and waited > _INIT_GRACE:
-                _kill(directory / "supervisor")
+            if not kill(directory / "init") and waited > _INIT_GRACE:
+                kill(directory / "supervisor")
             if waited > _END:
                 raise OverlaymigError(
                     f"{directory.name} does not end",
@@ -68,7 +79,8 @@ def _try_lock(file: TextIO) -> bool:
     return True
 
 
-def _kill(record: Path) -> bool:
+def kill(record: Path, sign: signal.Signals = signal.SIGKILL) -> bool:
+    """Signal the very process in ``record``; whether it was there."""
     pid = recorded(record)
     if pid is None:
         return False
@@ -79,7 +91,7 @@ def _kill(record: Path) -> bool:
     try:
         # Asked again now that the descriptor pins the process: the pid may have been recycled.
         if recorded(record) == pid:
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            signal.pidfd_send_signal(fd, sign)
     except ProcessLookupError:
         return False
     finally:

@@ -16,7 +16,7 @@ from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.machine import Machine
 from pyinfra_overlaymig.status import UNKNOWN, ServiceStatus, Status, parse
 
-State = Literal["ready", "no runner yet", "unreachable", "stopped", "unclear"]
+State = Literal["ready", "degraded", "no runner yet", "unreachable", "stopped", "unclear"]
 
 _RUNNER = "/data/system/runner/system-migrate"
 _COMMAND = f"""[ ! -x {_RUNNER} ] || exec {_RUNNER} status; echo '{{"format": 1, "runner": null}}'"""
@@ -29,7 +29,7 @@ COLUMNS = ("host", "address", "state", "generation", "migrations", "services")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a machine said: ``status`` when ``state`` is ready, else ``detail`` says why not."""
+    """What a machine said; ``detail`` says why it is not ready."""
 
     machine: Machine
     state: State
@@ -73,7 +73,7 @@ def ask(lab: Lab, machine: Machine) -> Answer:
         return Answer(machine, "unclear", f"{error} (status exits {code} and says {said!r})")
     if not status.prepared:
         return Answer(machine, "no runner yet", _PREPARE, status)
-    return Answer(machine, "ready", status=status)
+    return Answer(machine, "degraded" if status.troubles else "ready", "; ".join(status.troubles), status)
 
 
 def as_json(answers: list[Answer]) -> str:

@@ -1,0 +1,285 @@
+"""Lets a lab's machines capture who changes what: they share one kernel, whose audit obeys no inner pid namespace.
+
+A keeper runs beside the machines. A runner asks it, through a FIFO, to set the rules of one session and to delete
+them; the log it reads itself. A keeper uses the auditd that runs, without changing it, or starts one where none does.
+
+LAB/audit/                  bound into every machine at /run/overlaymig-audit
+  lock                      flock held by the keeper while it lives
+  keeper                    "PID START BOOT" of the keeper
+  ask                       FIFO: `begin SESSION DEVICE…` or `end SESSION DEVICE…`
+  sessions/<session>        the rules of this session may be set
+  answers/<session>.begin   the kernel's count of lost records, then; answers/<session>.end likewise
+  source -> …               the directory of the audit log, bound over `log` in every machine
+  name                      the log's name in there
+CACHE/audit/                auditd, where it is ours: its configuration and log; `users`: flock shared by all keepers
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+from pyinfra_overlaymig.errors import OverlaymigError
+from pyinfra_overlaymig.lab import prerequisites, process
+from pyinfra_overlaymig.lab.layout import Lab
+from pyinfra_overlaymig.lab.locking import Report, locked, write_file
+from pyinfra_overlaymig.lab.run import detach, run, succeeds
+
+_QUESTION = re.compile(r"(begin|end) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
+_RULES = '. "$1"; shift; audit_rules "$@"'
+_PROGRAM = f"from {__name__} import main; main()"
+_LOST = 5.0
+"""Seconds after which the rules of a session without processes are deleted: its runner was killed."""
+_BACKLOG = 16384
+_CONFIGURATION = """\
+log_file = {log}
+plugin_dir = {plugins}
+local_events = yes
+write_logs = yes
+log_group = root
+log_format = RAW
+flush = NONE
+max_log_file = 64
+num_logs = 4
+max_log_file_action = ROTATE
+priority_boost = 4
+name_format = NONE
+space_left = 2
+space_left_action = IGNORE
+admin_space_left = 1
+admin_space_left_action = IGNORE
+disk_full_action = SUSPEND
+disk_error_action = SUSPEND
+use_libwrap = no
+q_depth = 2000
+overflow_action = IGNORE
+"""
+
+
+def start(lab: Lab, report: Report) -> None:
+    """Have a keeper for the machines of ``lab``, unless this host cannot: then say why."""
+    if not (shutil.which("auditctl") and shutil.which("auditd")):
+        report("who changes what is not captured here: install the package auditd, then run this again")
+        return
+    if not succeeds(["auditctl", "-s"]):
+        report("who changes what is not captured here: this kernel has no audit, or a container may not use it")
+        return
+    if _lives(lab):
+        return
+    leave(lab)
+    for directory in (lab.audit / "answers", lab.audit / "sessions", lab.audit / "log"):
+        directory.mkdir(parents=True, exist_ok=True)
+    (lab.audit / "lock").touch()
+    if not (lab.audit / "ask").is_fifo():
+        os.mkfifo(lab.audit / "ask", 0o600)
+    # -P: not what happens to lie in the current directory.
+    program: list[str | Path] = [sys.executable, "-P", "-c", _PROGRAM, lab.directory, lab.cache]
+    alive = detach(program, console=lab.audit / "console")
+    while not _lives(lab):
+        if not alive():
+            said = (lab.audit / "console").read_text(errors="replace").strip()[-300:]
+            report(f"who changes what is not captured here: {said}")
+            return
+        time.sleep(0.02)
+
+
+def leave(lab: Lab) -> None:
+    """End the keeper of ``lab``, and undo what it did to the kernel; also after it was killed."""
+    if not lab.audit.is_dir():
+        return
+    process.kill(lab.audit / "keeper")
+    while _lives(lab):
+        time.sleep(0.02)
+    for session in _sessions(lab):
+        _end(lab, session)
+    shared = lab.cache / "audit"
+    if shared.is_dir():
+        with _alone(shared) as alone:
+            if alone:
+                _stop_daemon(shared)
+
+
+def keep(lab: Lab) -> None:
+    """Answer the runners of ``lab`` for ever."""
+    lock = os.open(lab.audit / "lock", os.O_RDWR)
+    shared = lab.cache / "audit"
+    with locked(shared, report=_silent, busy=""):
+        users = os.open(shared / "users", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        log = _daemon_log(shared)
+    (lab.audit / "source").unlink(missing_ok=True)
+    (lab.audit / "source").symlink_to(log.parent)
+    write_file(lab.audit / "name", f"{log.name}\n")
+    process.write(lab.audit / "keeper", os.getpid())
+    # Open for writing too: then it has no end when a runner closes it.
+    ask = os.open(lab.audit / "ask", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    while True:
+        ready, _, _ = select.select([ask], [], [], _LOST if _sessions(lab) else None)
+        if ready:
+            for line in os.read(ask, 4096).decode(errors="replace").splitlines():
+                _answer(lab, line)
+        else:
+            for session in _sessions(lab) - _living_sessions():
+                _end(lab, session)
+
+
+def main() -> None:
+    """What a keeper runs: the lab's directory and cache are its arguments."""
+    prerequisites.check_root()
+    keep(Lab.at(Path(sys.argv[1]), Path(sys.argv[2])))
+
+
+def _answer(lab: Lab, line: str) -> None:
+    match = _QUESTION.fullmatch(line)
+    if match is None:
+        return
+    verb, session, devices = match[1], match[2], match[3].split()
+    lost = _figure("lost")
+    if verb == "begin":
+        for old in (lab.audit / "answers").iterdir():
+            if old.stem not in _sessions(lab):
+                old.unlink()
+        _begin(lab, session, devices)
+    else:
+        _end(lab, session)
+    write_file(lab.audit / "answers" / f"{session}.{verb}", f"{lost}\n")
+
+
+def _sessions(lab: Lab) -> set[str]:
+    return {path.name for path in (lab.audit / "sessions").glob("*")}
+
+
+def _begin(lab: Lab, session: str, devices: list[str]) -> None:
+    """Set the rules of a session, which the runner's own code names."""
+    # First: what is killed in between can then be undone.
+    (lab.audit / "sessions" / session).touch()
+    functions = resources.files("pyinfra_overlaymig") / "runner/lib/audit.sh"
+    _load(lab, run(["/bin/sh", "-c", _RULES, "sh", str(functions), "a", session, *devices]))
+
+
+def _end(lab: Lab, session: str) -> None:
+    """Delete the rules of a session; each as it is listed."""
+    rules = [line for line in run(["auditctl", "-l"]).splitlines() if f"-F sessionid={session} " in line]
+    ours = [f"-d {line.removeprefix('-a ')}\n" for line in rules if "-F key=overlaymig" in line]
+    if ours:
+        _load(lab, "".join(["-c\n", *ours]))
+    (lab.audit / "sessions" / session).unlink(missing_ok=True)
+
+
+def _load(lab: Lab, text: str) -> None:
+    write_file(lab.audit / "rules", text, 0o600)
+    # It reports rules that it does not know, or finds no more, and goes on: what counts is what is set then.
+    succeeds(["auditctl", "-R", lab.audit / "rules"])
+
+
+def _living_sessions() -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/sessionid"):
+        with suppress(OSError):
+            found.add(path.read_text())
+    return found
+
+
+def _figure(name: str) -> int:
+    """One of the kernel's own figures, as `auditctl -s` names it."""
+    for line in run(["auditctl", "-s"]).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    raise OverlaymigError(f"the kernel does not tell `{name}`", hint="update the package auditd")
+
+
+def _daemon_log(shared: Path) -> Path:
+    """The log of the auditd that runs, ours if there was none."""
+    pid = _daemon() or _start_daemon(shared)
+    if Path(f"/proc/{pid}/comm").read_text().strip() != "auditd":
+        raise OverlaymigError(f"process {pid} holds the kernel's audit, and is no auditd", hint="end it")
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        file = link.readlink()
+        if link.is_file() and file.name.endswith(("log", ".log")):
+            return file
+    raise OverlaymigError("the auditd that runs here writes no log", hint="set `write_logs = yes` in auditd.conf")
+
+
+def _daemon() -> int:
+    """The process that holds the kernel's audit, 0 if there is none: the kernel may still name one that is gone."""
+    pid = _figure("pid")
+    return pid if process.lives(pid) else 0
+
+
+def _start_daemon(shared: Path) -> int:
+    write_file(shared / "before", f"{_figure('enabled')} {_figure('backlog_limit')}\n")
+    (shared / "conf/plugins").mkdir(parents=True, exist_ok=True)
+    text = _CONFIGURATION.format(log=shared / "audit.log", plugins=shared / "conf/plugins")
+    write_file(shared / "conf/auditd.conf", text, 0o600)
+    program = shutil.which("auditd") or "auditd"
+    alive = detach([program, "-n", "-c", shared / "conf"], console=shared / "console")
+    while _daemon() == 0:
+        if not alive():
+            said = (shared / "console").read_text(errors="replace").strip()[-300:]
+            raise OverlaymigError(f"auditd does not start: {said}", hint=f"run it: auditd -n -c {shared}/conf")
+        time.sleep(0.01)
+    process.write(shared / "auditd", _daemon())
+    run(["auditctl", "-b", str(_BACKLOG)])
+    return _daemon()
+
+
+def _stop_daemon(shared: Path) -> None:
+    """End the auditd that a keeper started, and give the kernel its settings back."""
+    # It says goodbye to the kernel, which would else take it for alive.
+    if process.kill(shared / "auditd", signal.SIGTERM):
+        while process.recorded(shared / "auditd"):
+            time.sleep(0.02)
+        enabled, backlog = (shared / "before").read_text().split()
+        run(["auditctl", "-e", enabled, "-b", backlog])
+    # The directory itself stays: machines that run have it mounted, and the next keeper uses it.
+    for left in shared.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+@contextmanager
+def _alone(shared: Path) -> Iterator[bool]:
+    """Whether no keeper of any lab lives, and none starts meanwhile."""
+    with locked(shared, report=_silent, busy=""):
+        users = os.open(shared / "users", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        try:
+            yield alone
+        finally:
+            os.close(users)
+
+
+def _lives(lab: Lab) -> bool:
+    try:
+        fd = os.open(lab.audit / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _silent(_: str) -> None:
+    """Waiting for this lock takes milliseconds and needs no word."""
