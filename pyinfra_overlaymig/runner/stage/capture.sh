@@ -14,11 +14,6 @@ upper=$stage/upper
 lower=$stage/lower
 lists=$stage/lists
 
-# Paths under these are nobody's system: other mounts, caches (apt's package lists too, which are stale tomorrow),
-# logs of the installation itself.
-NOWHERE='data dev proc run sys tmp var/tmp var/cache/apt/archives var/cache/apt/pkgcache.bin
-var/cache/apt/srcpkgcache.bin var/cache/ldconfig var/lib/apt/lists var/log/apt var/log/dpkg.log var/log/alternatives.log'
-
 # state_found: directories that the script made in /var/lib and gave to an account of their own are state, for a
 # migration that says `state-auto` because nobody wrote it a manifest.
 state_found() {
@@ -38,12 +33,15 @@ state_found() {
 }
 
 mkdir -p "$lists" "$lower"
+# sort(1) of many paths needs room, and the base's /tmp is read-only.
+export TMPDIR="$lists"
 stack_mount_lower "$stage/links" "$lower" "$(generation_current)"
 for path in $NOWHERE; do rm -rf -- "${upper:?}/$path"; done
 state_found
 
 (cd "$upper" && find . -mindepth 1 -print0) >"$lists/paths"
 compare "$upper" "$lower" "$lists"
+audit_packages "$stage/audit" "$lower" "$upper"
 cd "$upper"
 tree_paths <"$lists/unchanged" | xargs -0 -r rm -f --
 sort -r "$lists/unchanged.dirs" | tree_paths | xargs -0 -r rmdir --ignore-fail-on-non-empty --

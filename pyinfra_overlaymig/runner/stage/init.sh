@@ -112,11 +112,24 @@ state_trees() {
     done <"$stage/state/paths"
 }
 
+# stage_inodes: what audit's inode numbers are called, as long as the mounts that have them are there.
+stage_inodes() {
+    [ -f "$stage/audit/session" ] || return 0
+    audit_inodes "$stage/audit" "$stage/upper" "$root" ''
+    number=0
+    while read -r path; do
+        number=$((number + 1))
+        unescape "$path"
+        audit_inodes "$stage/audit" "$stage/state/$number/upper" "$root$unescaped" "${path#/}"
+    done <"$stage/state/paths"
+}
+
 stack_mount "$stage/links" "$root" "$stage/upper" "$stage/work" volatile
 mount_essentials
 lay_files
 stage_state
 no_daemons
+audit_places "$stage/audit" "$root" "$stage/state/paths"
 started=$(date +%s)
 status=0
 run_script || status=$?
@@ -126,5 +139,8 @@ esac
 # What the script left running ends before anything is read from the stage.
 kill -KILL -- -1 2>/dev/null || :
 services_may_start
-[ "$status" -ne 0 ] || state_trees
+if [ "$status" -eq 0 ]; then
+    stage_inodes
+    state_trees
+fi
 exit "$status"

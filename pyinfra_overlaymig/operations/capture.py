@@ -1,0 +1,56 @@
+"""Runs a command on a machine and records who changed what; it must not keep the command from changing it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+
+from pyinfra import host, state
+from pyinfra.api import OperationError, QuoteString, StringCommand, operation
+
+from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.model import valid_id
+from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._status import forget_status, machine_status
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,76}")
+
+
+@operation(is_idempotent=False)
+def audit_capture(capture: str, command: str) -> Generator[StringCommand, None, None]:
+    """
+    Runs a shell command and records what it changes, and which process changes it; no layer is made.
+
+    + capture: what the record is called, ``[a-z0-9_-]``; an earlier one of that name is replaced
+    + command: a line of sh; what it changes stays, as drift
+
+    The fact ``AuditCapture`` reads the record, ``system-migrate diff NAME`` shows it. Fails on a host
+    where the command fails, or where audit is not to be had: there the command does not run.
+
+    **Example:**
+
+    .. code:: python
+
+        audit_capture(
+            name="See what make install does",
+            capture="make_install",
+            command="make -C /usr/local/src/tool install",
+        )
+    """
+    if not _NAME.fullmatch(capture) or valid_id(capture):
+        raise OperationError(f"{capture!r} cannot name a capture: use [a-z0-9_-], and not the form of a migration id")
+    status = machine_status()
+    if not status.known:
+        yield status_unknown(host)
+        return
+    if state.is_executing and not status.prepared:
+        yield failure(f"{host.name} has no runner", "put machine_prepared before audit_capture")
+        return
+    if status.prepared and status.audit != "on":
+        yield failure(
+            f"what a command changes cannot be seen on {host.name}: audit is {status.audit or 'unknown'}",
+            "install auditd in its base",
+        )
+        return
+    forget_status()
+    yield LiveCommand(RUNNER, "capture", capture, "-- /bin/sh -c", QuoteString(command))

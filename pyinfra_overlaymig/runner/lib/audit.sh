@@ -1,0 +1,337 @@
+# Who changed what: the kernel's audit of one session, and nothing but it. Only what is here talks to audit.
+# shellcheck shell=dash
+#
+# A process that writes to /proc/self/loginuid gets a new session id, which all its descendants inherit, daemons too.
+# Rules name that session, so they match nothing once its last process is gone, however it ended. A machine that shares
+# its kernel with others may not set rules: there a keeper outside does it (FORMAT.md, "Shared audit").
+#
+#   DIR/state     `on`, or why this is not watched    DIR/log      the audit log, as it can be opened from here
+#   DIR/session   its session id                      DIR/offset   where the log ended before the session began
+#   DIR/held      processes that hold a file of the log open: one that is rotated away meanwhile can still be read
+#   DIR/lost      the kernel's count of lost records, before and after
+#   DIR/auditd    pid of the daemon, if it was started for this; DIR/enabled, DIR/backlog: the kernel's settings before
+#   DIR/places    device and path of each root that is watched; DIR/inodes: what its entries are called in the end
+#   DIR/processes, DIR/events: read from the log; DIR/../audit.gz: every record of the session, as audit wrote it
+
+# audit_state: `on` where a session can be watched, else why not, to standard output.
+audit_state() {
+    local key value enabled pid
+    if [ ! -e /proc/self/loginuid ]; then
+        echo kernel-lacks
+    elif [ -p "$AUDIT_SHARED/ask" ]; then
+        # The keeper holds it as long as it lives.
+        if [ ! -f "$AUDIT_SHARED/name" ]; then echo namespace; elif flock -n "$AUDIT_SHARED/lock" true; then echo namespace; else echo on; fi
+    elif [ "$(readlink /proc/self/ns/pid /proc/self/ns/user | tr '\n' ' ')" != 'pid:[4026531836] user:[4026531837] ' ]; then
+        # Those are the first ones of every kernel; audit obeys only them.
+        echo namespace
+    elif ! command -v auditctl >/dev/null || ! command -v auditd >/dev/null; then
+        echo no-auditd
+    else
+        enabled='' pid=
+        while read -r key value; do
+            case $key in enabled) enabled=$value ;; pid) pid=$value ;; esac
+        done <<END
+$(auditctl -s 2>/dev/null)
+END
+        case $enabled:$pid in
+        '':*) echo kernel-lacks ;;
+        2:*) echo locked ;;
+        *) case $(audit_daemon "$pid") in '' | auditd) echo on ;; *) echo busy ;; esac ;;
+        esac
+    fi
+}
+
+# audit_value NAME: one of the kernel's own figures, to standard output.
+audit_value() { auditctl -s | sed -n "s/^$1 //p"; }
+
+# audit_daemon PID: what the process is that holds the kernel's audit, nothing if there is none, to standard output. The
+# kernel may still name one that was killed.
+audit_daemon() {
+    [ "$1" = 0 ] || [ -z "$(readlink "/proc/$1/exe")" ] || cat "/proc/$1/comm" 2>/dev/null || :
+}
+
+# audit_rules a|d SESSION DEVICE…: lines for `auditctl -R` that set or delete the rules of a session: calls that change
+# files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor).
+audit_rules() {
+    local verb session arch opened changed described started device scope
+    verb=$1 session=$2
+    shift 2
+    # On with the next line, whatever one says: an older auditctl does not know all of the calls.
+    printf -- '-c\n'
+    for arch in b64 b32; do
+        opened=openat,openat2
+        changed=truncate,mkdirat,renameat,renameat2,linkat,unlinkat,symlinkat,mknodat
+        described=fchmod,fchmodat,fchown,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
+        started=execve,execveat,clone,clone3
+        case $arch:$(uname -m) in
+        b64:x86_64 | b32:*)
+            opened=open,$opened
+            changed=creat,mkdir,rmdir,rename,link,unlink,symlink,mknod,$changed
+            described=chmod,chown,lchown,utime,utimes,futimesat,$described
+            started=fork,vfork,$started
+            ;;
+        esac
+        # fchmodat2, and the 32-bit calls with wide ids and times: auditctl may not know their names.
+        case $arch:$(uname -m) in
+        b64:*) described=$described,452 ;;
+        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,fchown32,412,452 ;;
+        esac
+        scope="-F sessionid=$session"
+        for device; do
+            printf -- '-%s never,exit -F arch=%s -S %s -F devmajor=%s%s %s -k overlaymig\n' "$verb" "$arch" \
+                "$opened,$changed,$described" "${device%:*}" "${device#"${device%:*}"}" "$scope" | sed 's/:/ -F devminor=/'
+        done
+        scope="$scope -F success=1 -k overlaymig"
+        printf -- "-$verb always,exit -F arch=$arch -S %s $scope-%s\n" \
+            "$opened -F perm=w" content "$changed" content "$described" metadata "$started" process
+    done
+}
+
+# audit_quiet: the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted at /dev,
+# /proc, /sys and /run; to standard output.
+audit_quiet() {
+    local dir
+    printf '1'
+    for dir in /dev /proc /sys /run; do
+        if mountpoint -q "$dir"; then printf ' %s' "$(mountpoint -d "$dir")"; fi
+    done
+}
+
+# audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
+audit_ask() {
+    local verb tries
+    if [ -p "$AUDIT_SHARED/ask" ]; then
+        # shellcheck disable=SC2046 # one word for each device
+        printf '%s %s %s\n' "$1" "$2" "$(audit_quiet)" 1<>"$AUDIT_SHARED/ask"
+        tries=0
+        until [ -f "$AUDIT_SHARED/answers/$2.$1" ]; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 500 ] || return 1
+            sleep 0.01
+        done
+        cat "$AUDIT_SHARED/answers/$2.$1" >>"$3/lost"
+    else
+        case $1 in begin) verb=a ;; *) verb=d ;; esac
+        audit_value lost >>"$3/lost"
+        # shellcheck disable=SC2046 # one word for each value
+        audit_rules "$verb" "$2" $(audit_quiet) >"$3/rules"
+        chmod 600 "$3/rules"
+        auditctl -R "$3/rules" >/dev/null 2>&1
+        [ "$verb" = d ] || auditctl -l | grep -q -- "-F sessionid=$2 "
+    fi
+}
+
+# audit_open DIR: before a session: says in DIR/state whether it can be watched; if so, from here on nothing of the log
+# is lost. Starts auditd where none runs.
+audit_open() {
+    mkdir -p "$1"
+    audit_state >"$1/state"
+    [ "$(cat "$1/state")" = on ] || return 0
+    if [ -p "$AUDIT_SHARED/ask" ]; then
+        printf '%s\n' "$AUDIT_SHARED/log/$(cat "$AUDIT_SHARED/name")" >"$1/log"
+    else
+        [ -n "$(audit_daemon "$(audit_value pid)")" ] || audit_start "$1"
+        audit_daemon_log "$(audit_value pid)" >"$1/log"
+    fi
+    if [ ! -s "$1/log" ] || ! stat -L -c %s -- "$(cat "$1/log")" >"$1/offset" 2>/dev/null; then
+        echo no-log >"$1/state"
+        return 0
+    fi
+    : >"$1/held"
+    setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$(cat "$1/log")" </dev/null 9>&- &
+    echo "$!" >"$1/holder"
+    until [ -s "$1/held" ]; do sleep 0.01; done
+}
+
+# audit_start DIR: runs auditd for one session, with a log of its own that is never rotated. It ends with this process.
+audit_start() {
+    local tries
+    audit_value enabled >"$1/enabled"
+    audit_value backlog_limit >"$1/backlog"
+    mkdir -p "$1/auditd.conf.d/plugins"
+    {
+        printf 'log_file = %s\nplugin_dir = %s\n' "$1/auditd.log" "$1/auditd.conf.d/plugins"
+        printf '%s\n' 'local_events = yes' 'write_logs = yes' 'log_group = root' 'log_format = RAW' 'flush = NONE' \
+            'max_log_file = 1000' 'max_log_file_action = IGNORE' 'priority_boost = 4' 'name_format = NONE' \
+            'space_left = 2' 'space_left_action = IGNORE' 'admin_space_left = 1' 'admin_space_left_action = IGNORE' \
+            'disk_full_action = SUSPEND' 'disk_error_action = SUSPEND' 'use_libwrap = no' 'q_depth = 2000' 'overflow_action = IGNORE'
+    } >"$1/auditd.conf.d/auditd.conf"
+    chmod 600 "$1/auditd.conf.d/auditd.conf"
+    setpriv --pdeathsig KILL auditd -n -c "$1/auditd.conf.d" </dev/null >/dev/null 2>&1 9>&- &
+    echo "$!" >"$1/auditd"
+    tries=0
+    until [ "$(audit_value pid)" = "$(cat "$1/auditd")" ] || [ "$tries" -ge 300 ]; do
+        tries=$((tries + 1))
+        sleep 0.01
+    done
+    # 64, the kernel's own choice, is for a machine that nobody watches.
+    auditctl -b 16384 >/dev/null 2>&1
+}
+
+# audit_daemon_log PID: the file that a running auditd writes, as it can be opened from here, to standard output.
+audit_daemon_log() {
+    local file
+    for file in "/proc/$1/fd"/*; do
+        [ -f "$file" ] || continue
+        file=$(readlink -- "$file")
+        case $file in *.log | */log) printf '%s\n' "/proc/$1/root$file"; return ;; esac
+    done
+}
+
+# audit_enter DIR: puts this process, and all that it will start, into a fresh session that is watched.
+audit_enter() {
+    local loginuid session
+    [ "$(cat "$1/state" 2>/dev/null)" = on ] || return 0
+    # Without a newline in them, these reads fail. The owner stays: what else audit records of the operator keeps the operator's name.
+    read -r loginuid </proc/self/loginuid || :
+    [ "$loginuid" != 4294967295 ] || loginuid=0
+    if ! printf '%s' "$loginuid" 2>/dev/null >/proc/self/loginuid; then
+        echo fixed-session >"$1/state"
+        return 0
+    fi
+    read -r session </proc/self/sessionid || :
+    echo "$session" >"$1/session"
+    audit_ask begin "$session" "$1" || echo no-rules >"$1/state"
+}
+
+# audit_leave DIR: after a session: waits until its last record is written, has its rules deleted, and begins to read
+# the log in the background; audit_await waits for that.
+audit_leave() {
+    local session mark log tries
+    [ -f "$1/session" ] || { audit_stop "$1"; return 0; }
+    session=$(cat "$1/session")
+    log=$(cat "$1/log")
+    # One more session, of a process that does nothing: the record of its begin comes after all others. It may be dropped
+    # as others are where there is no room, so another follows each second.
+    tries=0
+    mark=none
+    until tail -c 65536 -- "$log" | grep -q "type=LOGIN .* ses=$mark "; do
+        if [ "$((tries % 50))" -eq 0 ]; then
+            if [ "$mark" != none ] && audit_log_files "$1" | grep -q "type=LOGIN .* ses=$mark "; then break; fi
+            mark=$(printf 0 2>/dev/null >/proc/self/loginuid; read -r mark </proc/self/sessionid || :; echo "$mark")
+        fi
+        tries=$((tries + 1))
+        if [ "$tries" -ge 1500 ]; then
+            echo incomplete >"$1/state"
+            break
+        fi
+        sleep 0.02
+    done
+    [ ! -f "$1/gap" ] || echo incomplete >"$1/state"
+    audit_ask end "$session" "$1" || echo unknown >>"$1/lost"
+    { audit_log_files "$1" | audit_read "$1" "$session"; } 9>&- &
+    echo "$!" >"$1/reader"
+}
+
+# audit_log_files DIR: what the log holds since audit_open, also of files that were rotated away since, to standard output.
+audit_log_files() {
+    local pid from
+    from=$(($(cat "$1/offset") + 1))
+    while read -r pid; do
+        tail -c "+$from" "/proc/$pid/fd/0"
+        from=1
+    done <"$1/held"
+}
+
+# audit_await DIR: waits for what audit_leave began, and gives up what the session needed.
+audit_await() {
+    [ ! -f "$1/reader" ] || wait "$(cat "$1/reader")" || :
+    rm -f -- "$1/reader"
+    audit_stop "$1"
+}
+
+# audit_stop DIR: gives up all that a session needed. Can be done twice, and after an audit_open that nothing followed.
+audit_stop() {
+    local pid tries
+    if [ -f "$1/session" ] && [ "$(wc -l <"$1/lost")" -lt 2 ]; then audit_ask end "$(cat "$1/session")" "$1" || :; fi
+    if [ -f "$1/holder" ]; then
+        kill -KILL "$(cat "$1/holder")" 2>/dev/null || :
+        while read -r pid; do kill -KILL "$pid" 2>/dev/null || :; done <"$1/held"
+        rm -f -- "$1/holder" "$1/held"
+    fi
+    if [ -f "$1/auditd" ]; then
+        kill -TERM "$(cat "$1/auditd")" 2>/dev/null || :
+        tries=0
+        until [ -z "$(audit_daemon "$(audit_value pid)")" ] || [ "$tries" -ge 200 ]; do
+            tries=$((tries + 1))
+            sleep 0.01
+        done
+        auditctl -e "$(cat "$1/enabled")" -b "$(cat "$1/backlog")" >/dev/null 2>&1 || :
+        rm -rf -- "$1/auditd" "$1/auditd.log" "$1/auditd.conf.d"
+    fi
+}
+
+# audit_sweep: deletes rules of sessions whose runner was killed, and the logs of daemons that went with it. Rules of others
+# are not ours: they have another key.
+audit_sweep() {
+    rm -f -- "$SYS/staging"/*/audit/auditd.log
+    [ ! -p "$AUDIT_SHARED/ask" ] && command -v auditctl >/dev/null || return 0
+    auditctl -l 2>/dev/null | grep -E -- '-F key=overlaymig(-[a-z]+)?$' >"$RUN/rules" || return 0
+    # As they are listed they can be deleted.
+    { printf -- '-c\n'; sed 's/^-a /-d /' "$RUN/rules"; } >"$RUN/rules.sweep"
+    chmod 600 "$RUN/rules.sweep"
+    auditctl -R "$RUN/rules.sweep" >/dev/null 2>&1 || :
+    rm -f -- "$RUN/rules" "$RUN/rules.sweep"
+}
+
+# audit_required LIMITS: true when a migration must not run unwatched.
+audit_required() { [ "$(plan_values audit "$1")" = required ]; }
+
+# audit_preflight LIMITS ID: leaves with 3 when it requires audit and there is none.
+audit_preflight() {
+    local state
+    audit_required "$1" || return 0
+    state=$(audit_state)
+    [ "$state" = on ] || die 3 "$2 requires audit, which is not to be had here: $state" \
+        'install auditd in the base, or take "audit: required" out of the manifest'
+}
+
+# audit_conclude STAGE: explains a captured stage; what it says about itself goes to STAGE/audit/record. Leaves with 1 when
+# the migration requires audit and was not watched to its end.
+audit_conclude() {
+    local directory
+    directory=$1/audit
+    audit_await "$directory"
+    if [ -f "$directory/events" ]; then
+        audit_resolve "$directory"
+        audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs" || echo unreadable >"$directory/state"
+    fi
+    audit_summary "$directory" >"$directory/record"
+    if grep -qxE 'lost [1-9].*|unexplained [1-9].*|lost unknown' "$directory/record"; then
+        warn "audit: $(tr '\n' ' ' <"$directory/record")"
+    fi
+    if audit_required "$1/limits" && [ "$(cat "$directory/state")" != on ]; then
+        warn "this migration requires audit, which is: $(cat "$directory/state")"
+        exit 1
+    fi
+}
+
+# audit_summary DIR: key value lines about a capture: audit, and where it was on: events lost unexplained; to standard
+# output.
+audit_summary() {
+    local before after
+    printf 'audit %s\n' "$(cat "$1/state" 2>/dev/null || echo unknown)"
+    [ -f "$1/unexplained" ] || return 0
+    before=$(sed -n 1p "$1/lost")
+    after=$(sed -n 2p "$1/lost")
+    printf 'events %s\n' "$(cat "$1/processes.count")"
+    case $before$after in
+    '' | *[!0-9]*) printf 'lost unknown\n' ;;
+    *) printf 'lost %s\n' "$((after - before))" ;;
+    esac
+    printf 'unexplained %s\n' "$(cat "$1/unexplained")"
+}
+
+# audit_record DIR RECORD: adds who.list and audit.gz to the record of a migration.
+audit_record() {
+    [ ! -f "$1/who" ] || cp -- "$1/who" "$2/who.list"
+    if [ -f "${1%/*}/audit.gz" ] && [ ! "${1%/*}" -ef "$2" ]; then cp -- "${1%/*}/audit.gz" "$2/audit.gz"; fi
+}
+
+# capture_name TEXT: true for what may name a record: an id of a migration has this form too.
+capture_name() {
+    case $1 in
+    '' | [!a-z0-9]* | *[!a-z0-9_-]*) return 1 ;;
+    *) [ "${#1}" -le 77 ] ;;
+    esac
+}

@@ -1,0 +1,268 @@
+"""A session that is watched begins and ends with its migration, loses nothing silently, and leaves audit as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyinfra_overlaymig
+from pyinfra_overlaymig import lab as labs
+from pyinfra_overlaymig.capture import parse
+from pyinfra_overlaymig.lab import audit
+from tests.rig import RUNNER, Rig
+
+RUNNER_PARTS = Path(pyinfra_overlaymig.__file__).parent / "runner"
+APPLY = "[s]ystem-migrate apply"
+
+
+def rules(rig: Rig) -> list[str]:
+    """The rules of this kernel but those of other labs' sessions."""
+    known = {path.stem for folder in ("sessions", "answers") for path in (rig.lab.audit / folder).iterdir()}
+    listed = subprocess.run(["auditctl", "-l"], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = []
+    for line in listed:
+        session = re.search(r"-F sessionid=([0-9]+) ", line)
+        if "-F key=overlaymig" not in line or (session and session[1] in known):
+            found.append(line)
+    return [line for line in found if line != "No rules"]
+
+
+def record(rig: Rig, id: str) -> dict[str, str]:
+    lines = rig.sh(f"cat /data/system/migrations/{id}/record").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+@pytest.fixture
+def theirs() -> Iterator[str]:
+    """A rule that somebody else has set before."""
+    rule = "-a always,exit -F arch=b64 -S acct -F uid=65533 -F key=theirs"
+    subprocess.run(["auditctl", *rule.split()], check=True)
+    yield rule
+    subprocess.run(["auditctl", *rule.replace("-a ", "-d ", 1).split()], check=True)
+
+
+@pytest.fixture
+def unwatched(running_lab: labs.Lab, rig: Rig) -> Iterator[Rig]:
+    """A machine whose lab has no keeper: like any container in a pid namespace of its own."""
+    audit.leave(running_lab)
+    yield rig
+    audit.start(running_lab, print)
+
+
+def test_rules_are_there_for_the_session_alone(rig: Rig, theirs: str) -> None:
+    """Only while the script runs, for its session, by the calls that matter; others' rules stay as they are."""
+    bundle = rig.migration("20250701-001_rules", "echo begun; sleep 2; echo x >/etc/one")
+    with subprocess.Popen(
+        rig.machine.enter(RUNNER, "apply", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as apply:
+        assert apply.stdin
+        assert apply.stdout
+        apply.stdin.write(bundle)
+        apply.stdin.close()
+        assert any(b"begun" in line for line in apply.stdout)
+        session = rig.sh("cat /data/system/staging/20250701-001_rules/audit/session").strip()
+        ours = [rule for rule in rules(rig) if rule != theirs]
+        assert apply.wait(60) == 0
+    assert ours
+    assert all(f"-F sessionid={session} " in rule and "-F key=overlaymig" in rule for rule in ours)
+    assert all("arch=b64" in rule or "arch=b32" in rule for rule in ours)
+    assert not any("-S all" in rule for rule in ours)
+    assert any(rule.startswith("-a never,exit") for rule in ours)
+    assert all("-F success=1" in rule for rule in ours if rule.startswith("-a always,exit"))
+    assert rules(rig) == [theirs]
+
+
+def test_killed_runner_leaves_no_rule(rig: Rig, theirs: str) -> None:
+    """SIGKILL in the middle of the script: the rules go by themselves, and the next capture is whole."""
+    bundle = rig.migration("20250702-001_killed", "echo begun; sleep 6666")
+    with subprocess.Popen(
+        rig.machine.enter(RUNNER, "apply", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as apply:
+        assert apply.stdin
+        assert apply.stdout
+        apply.stdin.write(bundle)
+        apply.stdin.close()
+        assert any(b"begun" in line for line in apply.stdout)
+        assert len(rules(rig)) > 1
+        rig.sh(f"pkill -KILL -f '{APPLY}'")
+        assert apply.wait(60) != 0
+    deadline = time.monotonic() + 20
+    while rules(rig) != [theirs] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert rules(rig) == [theirs]
+    assert rig.sh("ps ax -o args | grep -c '[h]old.sh' || :") == "0\n"
+    assert rig.apply("20250702-002_next", "echo x >/etc/next").code == 0
+    assert record(rig, "20250702-002_next")["unexplained"] == "0"
+    assert rules(rig) == [theirs]
+
+
+def test_failed_migration_leaves_no_rule_and_its_trace(rig: Rig) -> None:
+    """The evidence of a failed migration has what audit saw of it."""
+    assert rig.apply("20250703-001_fails", "echo x >/etc/fails; exit 1").code == 9
+    assert rules(rig) == []
+    assert "/etc/fails" in rig.sh("zcat /data/system/staging/20250703-001_fails/audit.gz")
+
+
+def test_postgresql_is_explained(rig: Rig) -> None:
+    """Nothing unexplained in an apt install of PostgreSQL; the cluster, found to be state, is told as that."""
+    result = rig.run(RUNNER, "install", "postgresql", timeout=300)
+    assert result.code == 0, result.text
+    id = rig.status().stack[-1]
+    found = record(rig, id)
+    assert (found["audit"], found["lost"], found["unexplained"]) == ("on", "0", "0")
+    capture = parse(rig.raw(RUNNER, "diff", "--raw", id))
+    assert len(capture.changes) > 3000
+    assert "/var/lib/postgresql" in capture.state
+    assert len([one for one in capture.also if one.what == "state"]) > 500
+    assert capture.proposed_state() == ("/var/log/postgresql",)
+
+
+def test_many_files_are_all_told(rig: Rig) -> None:
+    """20,000 files in a second or two: none is lost, though the log is rotated meanwhile."""
+    script = """awk 'BEGIN { for (i = 0; i < 20000; i++) { file = "/opt/many/" i; print i >file; close(file) } }'"""
+    result = rig.apply("20250704-001_many", f"mkdir /opt/many; {script}")
+    assert result.code == 0, result.text
+    found = record(rig, "20250704-001_many")
+    assert (found["audit"], found["lost"], found["unexplained"], found["files"]) == ("on", "0", "0", "20001")
+
+
+def test_without_audit_a_migration_goes_on(unwatched: Rig) -> None:
+    """The upper directory is enough to apply it; status and the record say why nobody was watched."""
+    assert unwatched.status().audit == "namespace"
+    assert unwatched.apply("20250706-001_unwatched", "echo x >/etc/unwatched").code == 0
+    migration = unwatched.status().migration("20250706-001_unwatched")
+    assert migration is not None
+    assert (migration.audit, migration.lost, migration.unexplained) == ("namespace", None, None)
+    text = unwatched.sh(f"{RUNNER} diff 20250706-001_unwatched")
+    assert "audit: namespace" in text
+    assert "/etc" in text
+
+
+def test_migration_that_requires_audit_is_refused_without_it(unwatched: Rig) -> None:
+    """Refused by name, and nothing is touched."""
+    before = unwatched.tree()
+    result = unwatched.apply("20250707-001_required", "echo x >/etc/required", audit="required")
+    assert result.code == 3
+    assert "requires audit, which is not to be had here: namespace" in result.err
+    assert unwatched.tree() ^ before == frozenset()
+
+
+def test_migration_that_requires_audit_runs_with_it(rig: Rig) -> None:
+    """And is watched."""
+    assert rig.apply("20250708-001_required", "echo x >/etc/required", audit="required").code == 0
+    assert record(rig, "20250708-001_required")["audit"] == "on"
+
+
+def test_keeper_that_was_killed_leaves_no_rule(running_lab: labs.Lab, rig: Rig) -> None:
+    """The next `lab up` has another one, and the rules of the first are gone."""
+    bundle = rig.migration("20250709-001_orphaned", "echo begun; sleep 3; echo x >/etc/orphaned")
+    with subprocess.Popen(
+        rig.machine.enter(RUNNER, "apply", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as apply:
+        assert apply.stdin
+        assert apply.stdout
+        apply.stdin.write(bundle)
+        apply.stdin.close()
+        assert any(b"begun" in line for line in apply.stdout)
+        os.kill(int((running_lab.audit / "keeper").read_text().split()[0]), signal.SIGKILL)
+        assert len(rules(rig)) > 0
+        audit.start(running_lab, print)
+        assert rules(rig) == []
+        assert apply.wait(60) == 0
+    assert rig.sh("cat /etc/orphaned") == "x\n"
+    assert rig.status().audit == "on"
+
+
+def test_command_under_capture(rig: Rig) -> None:
+    """Any command, in the running root: what it changed and who; it stays, and no layer is made."""
+    before = rig.status().stack
+    result = rig.run(
+        RUNNER, "capture", "by_hand", "--", "sh", "-c",
+        "mkdir /srv/made; echo x >/srv/made/a; mv /srv/made/a /srv/made/b; chmod 700 /srv/made; rm /etc/issue.net; "
+        "echo more >>/etc/issue; touch /tmp/short; rm /tmp/short",
+    )  # fmt: skip
+    assert result.code == 0, result.text
+    assert rig.status().stack == before
+    assert rig.sh("cat /srv/made/b") == "x\n"
+    capture = parse(rig.raw(RUNNER, "diff", "--raw", "by_hand"))
+    assert (capture.audit, capture.lost, capture.unexplained) == ("on", 0, ())
+    found = {one.path: (one.what, next(capture.chain(one.by)).program) for one in capture.changes}
+    assert found == {
+        "/srv/made": ("added", "/usr/bin/mkdir"),
+        "/srv/made/b": ("added", "/usr/bin/mv"),
+        "/etc/issue": ("changed", "/usr/bin/dash"),
+        "/etc/issue.net": ("deleted", "/usr/bin/rm"),
+    }
+    assert {one.path: one.what for one in capture.also} == {"/srv/made/a": "transient", "/tmp/short": "transient"}
+    assert rules(rig) == []
+
+
+def test_command_that_fails_under_capture(rig: Rig) -> None:
+    """Its status is told, and what it did until then is recorded."""
+    result = rig.run(RUNNER, "capture", "fails", "--", "sh", "-c", "echo x >/srv/half; exit 7")
+    assert result.code == 1
+    assert "status 7" in result.err
+    assert [one.path for one in parse(rig.raw(RUNNER, "diff", "--raw", "fails")).changes] == ["/srv/half"]
+
+
+def test_operation_and_fact(rig: Rig) -> None:
+    """audit_capture through pyinfra, and AuditCapture as its JSON."""
+    top = Path(pyinfra_overlaymig.__file__).parent.parent
+    program = [str(Path(sys.executable).with_name("pyinfra")), "-y", "--limit", rig.name, "inventories/lab.py"]
+    done = subprocess.run(
+        [*program, "pyinfra_overlaymig.operations.audit_capture", "capture=from_afar", "command=echo x >/srv/afar"],
+        cwd=top, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(
+        [*program, "fact", "pyinfra_overlaymig.facts.AuditCapture", "id=from_afar"],
+        cwd=top, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"path": "/srv/afar"' in done.stdout + done.stderr
+
+
+def test_overlaymig_diff_and_state(rig: Rig) -> None:
+    """From the operator's side: the same text, all of it as JSON, and a proposal that is written into the manifest."""
+    id = "20250710-001_keeps"
+    script = "mkdir -p /var/lib/keeps; chown daemon /var/lib/keeps; echo x >/var/lib/keeps/db"
+    assert rig.apply(id, script).code == 0
+    program = str(Path(sys.executable).with_name("overlaymig"))
+
+    def overlaymig(*words: str) -> str:
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert overlaymig("diff", rig.name, id) == rig.sh(f"{RUNNER} diff {id}")
+    document = json.loads(overlaymig("diff", rig.name, id, "--json"))
+    assert document["proposed_state"] == ["/var/lib/keeps"]
+    assert overlaymig("state", rig.name, id) == "state:\n  - /var/lib/keeps\n"
+    overlaymig("state", rig.name, id, str(rig.folder / id))
+    assert "state:\n  - /var/lib/keeps\n" in (rig.folder / id / "migration.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("around", "state"),
+    [
+        (["unshare", "--pid", "--fork", "--mount-proc"], "namespace"),
+        (["unshare", "--user", "--map-root-user"], "namespace"),
+        (["env", "PATH=/usr/bin:/bin"], "no-auditd"),
+        (["env"], "on"),
+    ],
+)
+def test_state_is_named(rig: Rig, around: list[str], state: str) -> None:
+    """Why there is no audit, by name."""
+    assert rig.status().known
+    script = f'HERE={RUNNER_PARTS}; for part in "$HERE"/lib/*.sh; do . "$part"; done; AUDIT_SHARED=/none; audit_state'
+    done = subprocess.run([*around, "sh", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{state}\n"
