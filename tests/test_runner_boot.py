@@ -17,20 +17,52 @@ def test_layer_with_broken_tools_does_not_stop_the_boot(fresh: Rig) -> None:
     fresh.sh("/usr/bin/rm -rf /data/system /data/state")
 
 
-def test_current_generation_that_is_gone_boots_the_base(fresh: Rig) -> None:
-    """A layer that is missing does not keep ssh away: the base runs alone, and verbs that write say what is wrong."""
+def test_generation_that_is_not_whole_falls_back(fresh: Rig) -> None:
+    """A layer that is missing: the last generation that can be assembled boots, in the end the base, and it is said."""
     assert fresh.apply("20250101-001_one", "echo x >/etc/one").code == 0
-    fresh.sh("mv /data/system/layers/20250101-001_one /data/system/layers/.hidden")
+    assert fresh.apply("20250102-001_two", "echo x >/etc/two").code == 0
+    fresh.sh("cd /data/system/layers; mv 20250102-001_two .hidden")
     lab.restart(fresh.lab, fresh.name)
     status = fresh.status()
-    assert (status.generation, status.running) == (1, 0)
-    result = fresh.run(RUNNER, "recover")
-    assert result.code == 20
-    assert "lacks its layer 20250101-001_one" in result.err
-    fresh.sh("mv /data/system/layers/.hidden /data/system/layers/20250101-001_one")
-    result = fresh.run(RUNNER, "recover")
+    assert (status.generation, status.running, status.stack) == (3, 3, ("20250101-001_one",))
+    assert [one.instead_of for one in status.generations] == [None, None, 2]
+    assert "falling back from generation 2 to the layers of generation 1" in fresh.machine.console.read_text()
+    fresh.sh("cd /data/system/layers; mv 20250101-001_one .one")
+    lab.restart(fresh.lab, fresh.name)
+    assert (fresh.status().running, fresh.status().stack) == (4, ())
+    fresh.sh("cd /data/system/layers; mv .hidden 20250102-001_two; mv .one 20250101-001_one")
+    result = fresh.run(RUNNER, "rollback", "2")
     assert result.code == 0, result.text
-    assert fresh.sh("cat /etc/one") == "x\n"
+    fresh.sh("cat /etc/one /etc/two")
+
+
+def settled(rig: Rig) -> None:
+    """Wait for the end of what a boot does in the background."""
+    rig.sh("for i in $(seq 300); do pgrep -f 'system-migrate [s]ettle' >/dev/null || exit 0; sleep 0.1; done; exit 1")
+
+
+def test_services_that_never_get_ready_after_boot_fall_back(fresh: Rig) -> None:
+    """A service that came up while it was applied and does at no boot: after three in a row, the generation before."""
+    assert fresh.apply("20250101-001_good", "", services={"good": {"run": "exec sleep 1111"}}).code == 0
+    fresh.sh("touch /run/only-now")
+    service = {"bad": {"run": "test -e /run/only-now && exec sleep 2222", "ready_timeout": 8}}
+    assert fresh.apply("20250102-001_bad", "echo x >/etc/bad", services=service).code == 0
+    for failed in (1, 2):
+        lab.restart(fresh.lab, fresh.name)
+        settled(fresh)
+        assert (fresh.status().generation, fresh.status().failed_boots) == (2, failed)
+    lab.restart(fresh.lab, fresh.name)
+    settled(fresh)
+    status = fresh.status()
+    assert (status.generation, status.running, status.failed_boots) == (3, 3, 0)
+    assert status.generations[-1].instead_of == 2
+    assert [one.name for one in status.services if one.ready] == ["good", "sshd"]
+    fresh.sh("test ! -e /etc/bad")
+    said = fresh.machine.console.read_text()
+    assert "not ready after this boot: bad (boot 3 of 3 before falling back)" in said
+    lab.restart(fresh.lab, fresh.name)
+    settled(fresh)
+    assert (fresh.status().generation, fresh.status().failed_boots) == (3, 0)
 
 
 def test_boot_of_a_running_machine_is_refused(fresh: Rig) -> None:

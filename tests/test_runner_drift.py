@@ -70,3 +70,47 @@ def test_given_up_drift_is_gone(fresh: Rig) -> None:
     fresh.sh("cmp /etc/shells /root/shells; test $(cat /etc/other) = other")
     assert fresh.apply("20250101-001_meets", "echo theirs >/etc/shells").code == 0
     assert fresh.run(RUNNER, "drift", "discard", "/etc/nothing").code == 4
+
+
+def test_adopted_drift_is_a_layer(fresh: Rig) -> None:
+    """`drift adopt`: the root looks the same, it is no drift any more, and a rollback takes it away."""
+    fresh.sh("mkdir -p '/opt/my own/deep'; echo a >'/opt/my own/deep/file'; rm /etc/issue; chmod 600 /etc/host.conf")
+    fresh.sh("echo kept >/etc/kept; cp -a /etc/shells /root/shells; echo mine >/etc/shells")
+    before = fresh.tree()
+    result = fresh.run(RUNNER, "drift", "adopt", "/opt/my own", "/etc/issue", "/etc/host.conf", "/etc/shells")
+    assert result.code == 0, result.text
+    status = fresh.status()
+    assert len(status.stack) == 1
+    assert "_adopt_" in status.stack[0]
+    files = {line for line in fresh.tree() ^ before if "/" in line}
+    assert files == set()
+    told = {line.split(" ")[8] for line in fresh.sh(f"{RUNNER} drift").splitlines()}
+    assert not told & {"opt/my\\040own", "opt/my\\040own/deep/file", "etc/issue", "etc/host.conf", "etc/shells"}
+    assert "etc/kept" in told
+    assert fresh.apply("20250101-001_order", "echo theirs >>/etc/shells").code == 0
+    assert fresh.sh("cat /etc/shells") == "mine\ntheirs\n"
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    fresh.sh("test ! -e '/opt/my own'; test -e /etc/issue; cmp /etc/shells /root/shells; cat /etc/kept")
+
+
+def test_migration_that_adopts_sees_what_was_adopted(fresh: Rig) -> None:
+    """`drift: adopt`: what was changed by hand becomes a layer below, and the script runs over that."""
+    fresh.sh("echo mine >/etc/shells; echo other >/etc/other")
+    result = fresh.apply("20250101-001_meets", "echo theirs >>/etc/shells", drift="adopt")
+    assert result.code == 0, result.text
+    assert fresh.sh("cat /etc/shells") == "mine\ntheirs\n"
+    assert [name.split("_", 1)[1] for name in fresh.status().stack] == ["adopt_meets", "meets"]
+    assert fresh.run(RUNNER, "rollback", "1").code == 0
+    assert fresh.sh("cat /etc/shells /etc/other") == "mine\nother\n"
+
+
+def test_migration_that_discards_drift_brings_it_back_when_it_fails(fresh: Rig) -> None:
+    """`drift: discard`: what is in the way goes with the commit; a failed health check brings it back."""
+    fresh.sh("echo mine >/etc/shells; chmod 700 /srv; echo x >/srv/mine; rm /etc/issue")
+    before = fresh.tree()
+    script = "echo theirs >/etc/shells; chmod 711 /srv; echo new >/etc/issue"
+    result = fresh.apply("20250101-001_meets", script, verify="exit 1", drift="discard")
+    assert result.code == 9, result.text
+    assert {line for line in fresh.tree() ^ before if not line.isdigit()} == set()
+    assert fresh.apply("20250101-001_meets", script, drift="discard").code == 0
+    assert fresh.sh("cat /etc/shells /etc/issue /srv/mine; stat -c %a /srv") == "theirs\nnew\nx\n711\n"

@@ -85,3 +85,91 @@ def test_what_cannot_be_gone_to_is_refused(three: Rig) -> None:
         assert result.code == 4
         assert words in result.err
     assert three.tree() ^ before == frozenset()
+
+
+STATE = ["/var/lib/app", "/var/lib/later"]
+APP = {"app": {"run": "exec sleep 3333"}}
+
+
+def state_of(rig: Rig) -> str:
+    return rig.sh(
+        "cd /data/state/var/lib; find app later ! -type d -printf '%p %m %U ' -exec cat {} \\; 2>/dev/null | sort"
+    )
+
+
+@pytest.fixture
+def upgraded(fresh: Rig) -> Rig:
+    """Generation 1: a service and its state; 2: an upgrade of both, with a snapshot; then the service went on."""
+    script = "mkdir -p /var/lib/app; cd /var/lib/app; echo one >one; echo gone >gone; chown 7 one"
+    assert fresh.apply("20250101-001_app", script, state=STATE[:1], services=APP).code == 0
+    fresh.sh("echo live >/var/lib/app/live")
+    script = "cd /var/lib/app; echo two >one; rm gone; mkdir -p /var/lib/later; echo l >/var/lib/later/l"
+    assert fresh.apply("20250102-001_upgrade", script, state=STATE, snapshot=True, services=APP).code == 0
+    fresh.sh("echo more >/var/lib/app/more")
+    return fresh
+
+
+def test_state_comes_back_from_a_snapshot(upgraded: Rig) -> None:
+    """--restore-state: the state is what it was before the layers that go, and the service runs on it."""
+    assert upgraded.run(RUNNER, "rollback", "1").code == 0
+    assert "more" in state_of(upgraded)
+    again = state_of(upgraded)
+    assert upgraded.run(RUNNER, "rollback", "2").code == 0
+    upgraded.sh("rm /var/lib/app/live; echo second >/var/lib/app/second")
+    result = upgraded.run(RUNNER, "rollback", "--restore-state", "1")
+    assert result.code == 0, result.text
+    # Of the time it came onto the stack again, not of the first time.
+    assert state_of(upgraded) == again
+    assert [one.name for one in upgraded.status().services if one.ready] == ["app", "sshd"]
+    upgraded.sh("ls /data/system/replaced/rollback/1/old/second; test ! -e /data/system/rollback")
+    upgraded.sh('test -z "$(ls /data/system/snapshots)"')
+
+
+def test_state_of_the_time_before_comes_back(upgraded: Rig) -> None:
+    """What the upgrade deleted is there again, with its owner; what it brought is gone, the path too."""
+    assert upgraded.run(RUNNER, "rollback", "--restore-state", "1").code == 0
+    upgraded.sh("test ! -e /data/state/var/lib/later; cd /var/lib/app; test ! -e more; test $(stat -c %u one) = 7")
+    assert upgraded.sh("cd /var/lib/app; cat gone live one") == "gone\nlive\none\n"
+
+
+def test_state_without_a_snapshot_is_not_restored(three: Rig) -> None:
+    """Nothing to restore is a refusal: who asked for it would otherwise believe it was done."""
+    before = three.tree()
+    result = three.run(RUNNER, "rollback", "--restore-state", "1")
+    assert result.code == 3
+    assert "has a snapshot" in result.err
+    assert three.tree() ^ before == frozenset()
+
+
+def test_rollback_that_fails_takes_state_back(upgraded: Rig) -> None:
+    """The service of the earlier generation does not come up: everything is as it was, state too."""
+    upgraded.sh("echo 'exit 1' >/data/system/layers/20250101-001_app/etc/s6/services/app/main")
+    before = {line for line in upgraded.tree() if not line.isdigit()}
+    state = state_of(upgraded)
+    result = upgraded.run(RUNNER, "rollback", "--restore-state", "1")
+    assert result.code == 9, result.text
+    assert "going back to generation 2" in result.text
+    assert state_of(upgraded) == state
+    assert {line for line in upgraded.tree() if not line.isdigit()} ^ before == set()
+    assert upgraded.status().stack == ("20250101-001_app", "20250102-001_upgrade")
+    assert [one.name for one in upgraded.status().services if one.ready] == ["app", "sshd"]
+
+
+def test_interrupted_rollback_is_finished_with_its_services(three: Rig) -> None:
+    """Killed between the switch and its services: recover brings them to the generation that runs."""
+    three.sh(
+        """
+        mount -o remount,bind,rw /run/system-migrate/base
+        shim=/run/system-migrate/base/usr/sbin/s6-svunlink
+        printf '#!/bin/sh\\n/usr/bin/pkill -KILL -f "[s]ystem-migrate rollback"\\n' >$shim
+        chmod 755 $shim
+        """
+    )
+    assert three.run(RUNNER, "rollback", "1").code != 0
+    assert "web" in [one.name for one in three.status().services]
+    three.sh("rm /run/system-migrate/base/usr/sbin/s6-svunlink")
+    result = three.run(RUNNER, "recover")
+    assert result.code == 0
+    assert "going to generation 4 was interrupted: finishing it" in result.err
+    assert [one.name for one in three.status().services] == ["sshd"]
+    assert three.run(RUNNER, "recover").err == ""

@@ -100,3 +100,19 @@ def test_install_finds_state_by_itself(fresh: Rig) -> None:
     assert "everything is there already" in again.text
     assert len(fresh.status().migrations) == 1
     assert fresh.apply("20240101-001_from_the_repo", ":").code == 0, "an install on one machine is not in the order"
+
+
+def test_owners_follow_their_names(fresh: Rig) -> None:
+    """An account comes back with another one's number: its files are its own again, what the script gave it too."""
+    state = ["/var/lib/app"]
+    service = {"app": {"run": "exec sleep 1111", "user": "app"}}
+    add = "useradd -r -u {} app; useradd -r -u {} other; install -d -o app -g app /var/lib/app"
+    script = f"{add.format(991, 992)}; cd /var/lib/app; touch a; chown app:app a; ln -s x c"
+    result = fresh.apply("20250101-001_app", script, state=state, services=service)
+    assert result.code == 0, result.text
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    result = fresh.apply("20250102-001_app", add.format(992, 991), state=state, services=service)
+    assert result.code == 0, result.text
+    owners = fresh.sh("cd /var/lib/app; stat -c '%n %u %U %G' . a c")
+    assert owners == ". 992 app app\na 992 app app\nc 0 root root\n"
+    assert "what was u 991 becomes 992" in fresh.sh("cat /data/state/var/log/app/current")

@@ -8,17 +8,29 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.facts.status import RUNNER
-from pyinfra_overlaymig.operations._command import TransactionCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._command import (
+    CONFIRM_WITHIN,
+    ConfirmedCommand,
+    TransactionCommand,
+    failure,
+    status_unknown,
+)
 from pyinfra_overlaymig.operations._status import forget_status, machine_status
 from pyinfra_overlaymig.status import Status
 
 
 @operation()
-def generation_active(generation: int | str) -> Generator[StringCommand, None, None]:
+def generation_active(
+    generation: int | str, restore_state: bool = False, confirm: int = CONFIRM_WITHIN
+) -> Generator[StringCommand, None, None]:
     """
-    Brings a machine to the stack of a kept generation, live: no script runs, state stays as it is.
+    Brings a machine to the stack of a kept generation, live: no script runs.
 
     + generation: its number (0 is the base alone), or the id of the migration that is to be on top
+    + restore_state: bring state back to the snapshots of the migrations that go (those that say
+      ``snapshot: true``); without it, state stays as it is
+    + confirm: seconds within which a new connection has to reach the machine after the switch, or it
+      goes back by itself; 0: it need not
 
     It becomes a new generation: history only grows. Services follow it. Fails on a host that has no
     such generation, or where its services do not get ready; then everything is as before.
@@ -49,7 +61,9 @@ def generation_active(generation: int | str) -> Generator[StringCommand, None, N
         return
     host.log(f"generation {status.generation} ({_names(status.stack)}) -> {_names(stack)}")
     forget_status()
-    yield TransactionCommand(RUNNER, "rollback", QuoteString(wanted))
+    options = ["--restore-state"] * restore_state + [f"--confirm {confirm}"] * bool(confirm)
+    command = ConfirmedCommand if confirm else TransactionCommand
+    yield command(RUNNER, "rollback", *options, QuoteString(wanted))
 
 
 def _stack(status: Status, wanted: str) -> tuple[str, ...] | None:

@@ -23,8 +23,8 @@ bundle_receive() {
         die 4 'the bundle has no valid id' 'an id is YYYYMMDD-NNN_label'
 }
 
-# bundle_apply DIR: takes the lock, refuses what must be refused, and runs the transaction.
-# Leaves with its exit code.
+# bundle_apply DIR [SECONDS]: takes the lock, refuses what must be refused, and runs the transaction, which has to be
+# confirmed within SECONDS where they are given. Leaves with its exit code.
 bundle_apply() {
     local id
     id=$(plan_values id "$1/plan")
@@ -35,28 +35,27 @@ bundle_apply() {
         say "$id is applied already"
         exit 0
     fi
-    if [ -f "$SYS/migrations/$id/applied" ]; then bundle_forward "$id"; fi
+    if [ -f "$SYS/migrations/$id/applied" ]; then bundle_forward "$id" "${2-}"; fi
     preflight "$1" "$id"
     rm -rf -- "$SYS/staging/$id"
     mv -T -- "$1" "$SYS/staging/$id"
-    transaction "$id"
+    confirm_ask "$SYS/staging/$id" "${2-}"
+    worker "$SYS/staging/$id/log" transaction "$id"
 }
 
-# bundle_forward ID: a migration that was applied and rolled back: its layer is put on the stack again, no script runs.
-# Leaves with the outcome.
+# bundle_forward ID SECONDS: a migration that was applied and rolled back: its layer is put on the stack again, no script
+# runs. Leaves with the outcome.
 bundle_forward() {
-    local before
-    before=$(generation_current)
-    generation_stack "$before" >"$RUN/forward"
+    generation_stack "$(generation_current)" >"$RUN/forward"
     if [ "$(plan_values below "$SYS/migrations/$1/record")" != "$(sha256sum <"$RUN/forward" | cut -d ' ' -f 1)" ]; then
         die 3 "the layer of $1 was made over another stack than the current one" \
             'system-migrate rollback to a generation that has it, or put the change into a new migration'
     fi
     say "$1 was applied before: its layer is used again"
     echo "$1" >>"$RUN/forward"
-    generation_go "$RUN/forward" "$before"
-    say "$1 is applied, generation $(generation_current) is running"
-    exit 0
+    rollback_begin
+    confirm_ask "$ROLLBACK" "$2"
+    worker "$ROLLBACK/log" rollback "$RUN/forward"
 }
 
 # bundle_applied PLAN ID: true when just this is applied and part of the current generation; leaves with 3 when another
@@ -92,7 +91,9 @@ preflight() {
     if [ -n "$(plan_values service "$1/plan")" ] && ! services_supported; then
         die 3 "$2 has services, and s6-svscan does not run on $SCANDIR" "boot the machine through: system-migrate boot s6-svscan $SCANDIR"
     fi
+    audit_preflight "$1/limits" "$2"
     preflight_space "$1" "$2"
+    reserve_fill
 }
 
 # stack_newest: the greatest id of the current generation that did not come from `install`, to standard output: what an
@@ -110,7 +111,7 @@ stack_newest() {
 # preflight_space DIR ID: room for the bundle's files twice, and some for what a script of any use makes.
 preflight_space() {
     local need free
-    need=$(($(du -sk "$1" | cut -f 1) * 2 + 65536))
+    need=$(($(du -sk "$1" | cut -f 1) * 2 + 65536 + $(snapshot_space "$1")))
     # shellcheck disable=SC2046 # three numbers
     set -- "$2" $(stat -f -c '%a %S %d %c' "$SYS")
     free=$(($2 * $3 / 1024))

@@ -20,11 +20,13 @@ seal() {
     cp -- "$stage/limits" "$record/limits"
     [ ! -f "$stage/verify.sh" ] || install -m 755 -- "$stage/verify.sh" "$record/verify.sh"
     cp -- "$stage/changes.list" "$record/changes.list"
+    audit_record "$stage/audit" "$record"
     {
         printf 'format %s\ndigest %s\ngeneration %s\nbase %s\n' "$FORMAT" "$(plan_digest "$stage/plan")" "$2" "$(base_identity '')"
         # Layers are differences: this one means something over just this stack.
         printf 'below %s\n' "$(generation_stack "$(generation_current)" | sha256sum | cut -d ' ' -f 1)"
         printf 'layer %s\n' "$(sha256sum <"$stage/changes.list" | cut -d ' ' -f 1)"
+        [ ! -f "$stage/audit/record" ] || cat "$stage/audit/record"
         printf 'files %s\n' "$(wc -l <"$stage/changes.list")"
         printf 'size %s\n' "$(du -sbx "$stage/upper" | cut -f 1)"
         sort "$stage/state/paths.old" "$stage/state/paths" | uniq -u | sed 's/^/state /'
@@ -55,27 +57,49 @@ commit() {
 # Fails, having said why, when the migration turned out bad; the caller reverts. Never to be called where the shell
 # ignores errors (in `if`, before `||`): each step has to stop it.
 finish() {
-    : >"$SYS/staging/$1/publishing"
-    state_each "$1" state_publish
+    local stage
+    stage=$SYS/staging/$1
+    echo "$1" >"$stage/layers"
+    # They are started anew anyway: not to have state change under them.
+    services_pause_own "$1"
+    : >"$stage/publishing"
+    state_each "$stage" state_publish
+    drift_dropped "$stage" drop
     say "switching to generation $(generation_current)"
     switch_live
-    services_resume "$1"
-    services_start "$1"
+    services_follow "$stage" "$stage/layers"
     verify "$1"
+    confirm_await "$stage"
+    [ ! -f "$stage/log" ] || cp -- "$stage/log" "$SYS/migrations/$1/log"
     sync -f "$STATE"
-    [ ! -f "$SYS/staging/$1/log" ] || cp -- "$SYS/staging/$1/log" "$SYS/migrations/$1/log"
     printf 'at %s\ngeneration %s\n' "$(now)" "$(generation_current)" | write_file "$SYS/migrations/$1/applied"
+    # Whoever is told that it succeeded must not see it finished, or even reverted, by the next boot.
+    sync "$SYS/migrations/$1"
     metadata_write
+    state_keep "$stage" "$1"
     stage_discard "$1"
 }
 
-# verify ID: the migration's health check, in the running root, within its limit.
+# verify ID: the migration's health check, in the running root, as often as it may be tried.
 verify() {
+    local left
+    [ -f "$SYS/migrations/$1/verify.sh" ] || return 0
+    left=$(plan_values verify-retries "$SYS/migrations/$1/limits")
+    left=${left:-0}
+    say 'verifying'
+    until verify_once "$1"; do
+        [ "$left" -gt 0 ] || return 1
+        say "verifying again in a second, $left left"
+        left=$((left - 1))
+        sleep 1
+    done
+}
+
+# verify_once ID: one run of the health check, in the running root, within its limit.
+verify_once() {
     local script limit status
     script=$SYS/migrations/$1/verify.sh
-    [ -f "$script" ] || return 0
     limit=$(plan_values verify-timeout "$SYS/migrations/$1/limits")
-    say 'verifying'
     status=0
     timeout --kill-after=5 "${limit:-60}" chroot "$LIVE" \
         /usr/bin/env -i --default-signal=HUP,PIPE,INT,TERM,QUIT PATH="$PATH" HOME=/root LANG=C.UTF-8 \
@@ -88,41 +112,35 @@ verify() {
     return 1
 }
 
+# services_pause_own ID: stops the services that the migration ID defines, and what needs them, as far as they run.
+services_pause_own() {
+    local service own
+    own=
+    for service in $(plan_values service "$SYS/migrations/$1/record"); do
+        [ "$(service_restart "$service")" = never ] || own="$own $service"
+    done
+    # shellcheck disable=SC2046,SC2086 # one word for each service
+    services_pause "$SYS/staging/$1" $(services_needing $own)
+}
+
 # revert ID GENERATION live|boot: the undo of a commit: GENERATION is current again and runs, the layer goes back to the
 # stage. The record goes last: as long as it is there without `applied`, the revert is not over. At boot nothing runs yet.
 revert() {
+    reserve_release
     generation_set "$2"
-    if [ "$3" = live ]; then
-        switch_live
-        services_remove "$1"
-    fi
-    state_take_back "$1"
-    [ "$3" = boot ] || services_resume "$1"
+    drift_dropped "$SYS/staging/$1" bring
     mkdir -p "$SYS/staging/$1"
+    echo "$1" >"$SYS/staging/$1/layers"
+    if [ "$3" = live ]; then
+        services_pause_own "$1"
+        switch_live
+    fi
+    state_take_back "$SYS/staging/$1"
+    if [ "$3" = live ]; then
+        (services_follow "$SYS/staging/$1" "$SYS/staging/$1/layers") &
+        wait "$!" || warn 'services of the generation before do not get ready'
+    fi
     [ ! -d "$SYS/layers/$1" ] || mv -T -- "$SYS/layers/$1" "$SYS/staging/$1/upper"
     rm -rf -- "$SYS/migrations/$1"
-    metadata_write
-}
-
-# generation_go STACK-FILE BEFORE: makes a new generation of layers that are sealed already, and it current and running.
-# When its services do not get ready, goes back to BEFORE and leaves with 9.
-generation_go() {
-    local generation
-    generation=$(($(generation_newest) + 1))
-    generation_write "$generation" "$1"
-    sync -f "$SYS"
-    generation_set "$generation"
-    (
-        switch_live
-        services_reconcile
-    ) &
-    if ! wait "$!"; then
-        warn "going back to generation $2"
-        generation_set "$2"
-        switch_live
-        services_reconcile
-        metadata_write
-        die 9 'the services of that generation did not get ready' 'their last output is above'
-    fi
     metadata_write
 }

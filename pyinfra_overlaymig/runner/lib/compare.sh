@@ -4,6 +4,11 @@
 #
 # Every list has one entry a line, the path first, bytes that would break a line escaped as \ooo, tabs between.
 
+# Paths under these are nobody's system: other mounts, caches (apt's package lists too, which are stale tomorrow),
+# logs of the installation itself.
+NOWHERE='data dev proc run sys tmp var/tmp var/cache/apt/archives var/cache/apt/pkgcache.bin
+var/cache/apt/srcpkgcache.bin var/cache/ldconfig var/lib/apt/lists var/log/apt var/log/dpkg.log var/log/alternatives.log'
+
 # tree_lines: NUL-separated paths in, one escaped a line out.
 tree_lines() {
     sed -z 's/\\/\\134/g; s/\n/\\012/g; s/ /\\040/g; s/\t/\\011/g' | tr '\0' '\n'

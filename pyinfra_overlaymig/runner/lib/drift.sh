@@ -64,6 +64,8 @@ drift_release() {
         done
     done >"$lists/differences"
     [ -s "$lists/differences" ] || return 0
+    # The stack that it drifted from may be gone: what is left of a revert at boot.
+    generation_whole "$(drift_generation "$1")" 2>/dev/null || return 0
     drift_overlap "$1" "$lists/differences" "$lists"
     [ -s "$lists/paths" ] || return 0
     drift_compare "$1" "$lists"
@@ -77,6 +79,58 @@ drift_release() {
             drift_metadata "$unescaped"
         done <"$lists/carriers"
     )
+}
+
+# What a switch is to do to the drift, in upper/change:
+#   drop       entries to leave out of the new upper, lines as in changes.list; of a directory that differs only in its
+#              metadata, just that is given up
+#   bring/     a tree as of an upper, of entries to put back where they are missing
+
+# drift_change CLONE: does it to the clone of an upper.
+drift_change() {
+    local change entry
+    change=$SYS/upper/change
+    if [ -f "$change/drop" ]; then
+        (
+            cd "$SYS/upper/$1/upper" || exit
+            drift_entries 'M d' <"$change/drop" | escaped >"$RUN/metadata"
+            drift_entries '' <"$change/drop" | xargs -0 -r rm -rf --
+            while IFS= read -r entry; do
+                unescape "$entry"
+                drift_metadata "$unescaped"
+            done <"$RUN/metadata"
+        )
+    fi
+    if [ -d "$change/bring" ]; then cp -aln -- "$change/bring/." "$SYS/upper/$1/upper/"; fi
+}
+
+# drift_entries OP: of lines as in changes.list, the paths of those that begin with OP, without one of all the others than
+# `M d`; NUL-separated.
+drift_entries() {
+    awk -v op="$1" '(op == "" && $0 !~ /^M d/) || (op != "" && index($0, op " ") == 1) { print $9 }' | tree_paths
+}
+
+# drift_drop JOURNAL CHANGES: prepares a migration to give drift up, lines as in changes.list; what it was stays in JOURNAL,
+# for its undo.
+drift_drop() {
+    rm -rf -- "$1/drift"
+    mkdir -p "$1/drift/bring"
+    (cd "$SYS/upper/$(upper_live)/upper" && cut -d ' ' -f 9 "$2" | tree_paths |
+        xargs -0 -r cp -al --parents -t "$1/drift/bring" --)
+    cp -- "$2" "$1/drift/drop"
+}
+
+# drift_dropped JOURNAL drop|bring: has the next switch do what drift_drop prepared, or undo it.
+drift_dropped() {
+    [ -f "$1/drift/drop" ] || return 0
+    rm -rf -- "$SYS/upper/change"
+    mkdir "$SYS/upper/change.new"
+    if [ "$2" = drop ]; then
+        cp -- "$1/drift/drop" "$SYS/upper/change.new/drop"
+    else
+        cp -al -- "$1/drift/bring" "$SYS/upper/change.new/bring"
+    fi
+    mv -T -- "$SYS/upper/change.new" "$SYS/upper/change"
 }
 
 # drift_metadata DIRECTORY: in a clone, gives DIRECTORY the metadata of the topmost layer of the current stack, or of the

@@ -13,6 +13,11 @@ OLD=/dev/.system-migrate.old
 # Overlay features that would make an upper directory unreadable without the mount; a kernel may have them on.
 PLAIN=redirect_dir=off,metacopy=off,index=off
 SCANDIR=/run/service
+AUDIT_SHARED=$LIVE/run/overlaymig-audit
+ROLLBACK=$SYS/rollback
+REPLACED=$SYS/replaced
+SNAPSHOTS=$SYS/snapshots
+RESERVE=$SYS/reserve
 SERVICEDIRS=/run/services
 SERVICES=etc/s6/services
 
@@ -26,6 +31,20 @@ warn() { printf 'system-migrate: %s\n' "$1" >&2 2>/dev/null || :; }
 die() {
     printf 'system-migrate: %s\n  hint: %s\n' "$2" "$3" >&2
     exit "$1"
+}
+
+# leave VERB STATUS: the exit trap of every verb. Drops $rubbish; the status of a command that failed where nobody expected it
+# becomes one that operators know.
+leave() {
+    trap - EXIT
+    [ -z "${rubbish-}" ] || rm -rf -- "$rubbish" || :
+    case $2 in
+    0 | 3 | 4 | 9 | 20 | 100 | 111) exit "$2" ;;
+    esac
+    case $1 in
+    recover | drift | assemble | settle) die 20 "$1 failed" 'the reason is above; run: system-migrate recover' ;;
+    *) die 111 "$1 failed before it changed anything" 'the reason is above' ;;
+    esac
 }
 
 # need_root: leaves with 111 unless this process may mount.
@@ -58,6 +77,8 @@ plan_values() {
 # write_file PATH: standard input becomes PATH by one rename; a crash leaves the old or the new content.
 write_file() {
     cat >"$1.new"
+    # The name can be on the disk before the contents are: after a loss of power they would be zeros.
+    case $1 in "$RUN"/* | "$SYS/lock"/*) ;; *) sync -- "$1.new" ;; esac
     mv -f -- "$1.new" "$1"
 }
 

@@ -16,11 +16,12 @@ json_list() {
 
 # json_migration ID: one migration's record, to standard output. Reads each file once, without a process of its own.
 json_migration() {
-    local status applied_at digest generation files size states services key value active
-    status=committed applied_at='' digest='' generation=0 files=0 size=0 states='' services=''
+    local status applied_at digest generation files size states services key value active audit lost unexplained
+    status=committed applied_at='' digest='' generation=0 files=0 size=0 states='' services='' audit='' lost=null unexplained=null
     while read -r key value; do
         case $key in
         digest) digest=$value ;; generation) generation=$value ;; files) files=$value ;; size) size=$value ;;
+        audit) audit=$value ;; unexplained) unexplained=$value ;; lost) [ "$value" = unknown ] || lost=$value ;;
         state) states="$states $value" ;; service) services="$services $value" ;;
         esac
     done 2>/dev/null <"$SYS/migrations/$1/record" || return 0
@@ -33,6 +34,8 @@ json_migration() {
     printf '{"id":"%s","digest":"%s","status":"%s","applied_at":"%s","generation":%s,"active":%s,"files":%s,"size":%s' \
         "$1" "$digest" "$status" "$applied_at" "$generation" "$active" "$files" "$size"
     # shellcheck disable=SC2086 # lists of words
+    printf ',"audit":"%s","lost":%s,"unexplained":%s' "$audit" "$lost" "$unexplained"
+    # shellcheck disable=SC2086 # one word for each value
     printf ',"state":%s,"services":%s}' "$(json_list $states)" "$(json_list $services)"
 }
 

@@ -7,7 +7,8 @@ recover() {
     generation_whole "$(generation_current)" ||
         die 20 'the current generation cannot be assembled' "look at $SYS/generations and $SYS/layers"
     local dir id
-    recover_swept
+    recover_swept "$1"
+    rollback_recover "$1"
     for dir in "$SYS/staging"/*/; do
         id=${dir%/}
         id=${id##*/}
@@ -16,6 +17,10 @@ recover() {
             # All was done but for taking the stage away.
             metadata_write
             stage_discard "$id"
+        elif stack_has "$id" && [ -f "$dir/confirm" ]; then
+            warn "$id was interrupted before a new connection confirmed it: taken back"
+            revert "$id" "$(generation_before "$(generation_current)")" "$1"
+            stage_keep "$id" unconfirmed
         elif stack_has "$id"; then
             recover_forward "$id" "$1"
         elif [ -d "$SYS/migrations/$id" ]; then
@@ -24,7 +29,7 @@ recover() {
             stage_keep "$id" interrupted
         else
             warn "$id was interrupted before its commit: undone"
-            recover_back "$id"
+            recover_back "$id" "$1"
         fi
     done
     for dir in "$SYS/migrations"/*/; do
@@ -33,38 +38,45 @@ recover() {
         if [ ! -d "$dir" ] || [ -f "$dir/applied" ] || stack_has "$id"; then continue; fi
         rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
     done
+    snapshots_sweep
     if [ "$1" = live ] && [ "$(generation_current)" != "$(generation_running)" ]; then
         warn "generation $(generation_current) is current and $(generation_running) runs: switching"
         switch_live
-        services_reconcile
+        mkdir -p "$RUN/follow"
+        : >"$RUN/follow/layers"
+        services_follow "$RUN/follow" "$RUN/follow/layers"
     fi
 }
 
-# recover_swept: a switch that was killed, and leftovers that mean nothing: half-received bundles of processes that are
-# gone.
+# recover_swept: a switch that was killed, and leftovers that mean nothing: half-written files, uppers that never ran,
+# half-received bundles of processes that are gone. At boot there is nobody who could be receiving one.
 recover_swept() {
     local dir
     switch_settle
+    switch_sweep "$(($(upper_live) - 1))"
+    rm -rf -- "$SYS/upper/change" "$RESERVE.new" "$SYS"/*/*.new "$SYS"/migrations/*/*.new "$SYS/staging"/.reflink.*
+    audit_sweep
     for dir in "$SYS/staging"/.incoming.*; do
         [ -d "$dir" ] || continue
-        kill -0 "${dir##*.}" 2>/dev/null || rm -rf -- "$dir"
+        if [ "$1" = boot ] || ! kill -0 "${dir##*.}" 2>/dev/null; then rm -rf -- "$dir"; fi
     done
 }
 
-# recover_back ID: nothing of ID was ever current: a layer that was sealed goes, and what it was stays as evidence.
+# recover_back ID live|boot: nothing of ID was ever current: a layer that was sealed goes, and what it was stays as evidence.
 recover_back() {
     rm -rf -- "$SYS/layers/$1"
-    services_resume "$1"
+    stage_shrink "$1"
+    [ "$2" = boot ] || services_resume "$SYS/staging/$1"
     stage_keep "$1" interrupted
 }
 
-# recover_forward ID BOOT: ID is past its commit point: completes it, or reverts it when it turns out bad.
+# recover_forward ID live|boot: ID is past its commit point: completes it, or reverts it when it turns out bad.
 recover_forward() {
     local before
     warn "$1 was interrupted after its commit: finishing it"
     if [ "$2" = boot ]; then
         : >"$SYS/staging/$1/publishing"
-        state_each "$1" state_publish
+        state_each "$SYS/staging/$1" state_publish
         return 0
     fi
     before=$(generation_before "$(generation_current)")
@@ -79,22 +91,6 @@ recover_forward() {
         stage_keep "$1" unhealthy
         warn "$1 was reverted"
     fi
-}
-
-# generation_before N: the newest generation below N whose layers are all there, 0 when there is none.
-generation_before() {
-    local n whole layer
-    n=$(($1 - 1))
-    while [ "$n" -gt 0 ]; do
-        whole=yes
-        [ -f "$SYS/generations/$n" ] || whole=
-        for layer in $(generation_stack "$n" 2>/dev/null); do
-            [ -d "$SYS/layers/$layer" ] && [ -f "$SYS/migrations/$layer/applied" ] || whole=
-        done
-        [ -z "$whole" ] || break
-        n=$((n - 1))
-    done
-    echo "$n"
 }
 
 # generation_running: the generation that this boot runs, 0 (the base) when none was switched to.

@@ -33,51 +33,36 @@ service_layer() {
     echo "$top"
 }
 
-# services_reconcile: after a switch to another stack: services that the running root does not have go, those that it
-# has anew, or from another layer, are started and waited for; the others are left running.
-services_reconcile() {
-    local dir name
-    services_supported || return 0
-    for dir in "$SERVICEDIRS"/*/; do
-        name=${dir%/}
-        name=${name##*/}
-        if [ -d "$dir" ] && [ ! -d "$LIVE/$SERVICES/$name" ]; then
-            say "removing service $name"
-            service_drop "$name"
-        fi
-    done
-    for dir in "$LIVE/$SERVICES"/*/; do
-        name=${dir%/}
-        name=${name##*/}
-        [ -d "$dir" ] || continue
-        if [ -L "$SCANDIR/$name" ] && [ "$(cat "$SERVICEDIRS/$name/layer" 2>/dev/null)" = "$(service_layer "$name")" ]; then
-            continue
-        fi
-        service_bring_up "${dir%/}" "$name" "$(service_layer "$name")"
-    done
+# service_current NAME: true when what is supervised as NAME is what the current generation defines.
+service_current() {
+    [ -L "$SCANDIR/$1" ] && [ "$(cat "$SERVICEDIRS/$1/layer" 2>/dev/null)" = "$(service_layer "$1")" ]
 }
 
-# service_bring_up SOURCE NAME LAYER: supervises NAME anew and waits until it is ready, within the limit that the
-# migration LAYER gives it. Fails, with the end of its output shown, when it is not.
-service_bring_up() {
-    local limit
-    say "starting service $2"
-    service_install "$1" "$2"
-    limit=$(plan_values "ready-timeout $2" "$SYS/migrations/$3/limits")
-    if ! service_wait "$2" "${limit:-60}"; then
-        service_output "$2"
+# service_ready NAME: waits until NAME is ready, within its limit. Fails, with the end of its output shown, when it is not.
+service_ready() {
+    if ! service_wait "$1" "$(service_limit "$1")"; then
+        service_output "$1"
         return 1
     fi
 }
 
-# services_start ID: (re)starts the services of migration ID and waits until each is ready.
-# Returns non-zero, with the end of its output shown, when one is not.
-services_start() {
-    local service
-    for service in $(plan_values service "$SYS/migrations/$1/record"); do
-        services_supported || { warn 's6-svscan does not run here: no service can be started'; return 1; }
-        service_bring_up "$SYS/layers/$1/$SERVICES/$service" "$service" "$1"
+# service_limit NAME: the seconds that its migration gives it to get ready, to standard output.
+service_limit() {
+    local limit
+    limit=$(plan_values "ready-timeout $1" "$SYS/migrations/$(service_layer "$1")/limits")
+    echo "${limit:-60}"
+}
+
+# services_late: the names of the running root's services that do not get ready, each within its limit once those that it
+# needs are, on one line, to standard output.
+services_late() {
+    local name late
+    late=
+    for name in $(services_order); do
+        # One that is down by its own wish is as it should be.
+        [ -e "$LIVE/$SERVICES/$name/down" ] || service_wait "$name" "$(service_limit "$name")" || late="$late $name"
     done
+    printf '%s' "${late# }"
 }
 
 # service_wait NAME SECONDS: true once NAME is ready and stays so for a second; a service that tells no readiness has
@@ -96,6 +81,10 @@ service_wait() {
         ready=${ready%% *}
         [ -f "$dir/notification-fd" ] || ready=true
         if [ "$pid" -gt 0 ] && [ "$ready" = true ] && [ "$age" -ge "$settle" ]; then return 0; fi
+        if [ "$pid" -le 0 ] && [ -f "$dir/reason" ]; then
+            warn "service $1 stays down: $(cat "$dir/reason")"
+            return 1
+        fi
         deaths=$(s6-svdt "$dir" 2>/dev/null | wc -l)
         if [ "$deaths" -ge 3 ]; then
             warn "service $1 died $deaths times while it started"
@@ -116,53 +105,55 @@ service_output() {
     tail -n 20 -- "$file" | sed 's/^/    /' >&2
 }
 
-# services_remove ID: takes the services of a reverted migration away.
-services_remove() {
-    local service
-    for service in $(plan_values service "$SYS/migrations/$1/record"); do
-        if [ -d "$LIVE/$SERVICES/$service" ]; then
-            # An earlier migration has a service of that name: back to that one.
-            service_install "$LIVE/$SERVICES/$service" "$service"
-        else
-            service_drop "$service"
-        fi
-    done
-}
-
-# services_forget ID: what services that are new with ID left in state goes: their mark, and their log to the evidence.
+# services_forget JOURNAL: what services that are new with a migration left in state goes: their mark, and their log to
+# the evidence.
 services_forget() {
     local service
-    [ -f "$SYS/staging/$1/services.new" ] || return 0
+    [ -f "$1/services.new" ] || return 0
     while read -r service; do
         rm -rf -- "${STATE:?}/services/$service"
         if [ -d "$STATE/var/log/$service" ]; then
-            rm -rf -- "$SYS/staging/$1/log.$service"
-            mv -T -- "$STATE/var/log/$service" "$SYS/staging/$1/log.$service"
+            rm -rf -- "$1/log.$service"
+            mv -T -- "$STATE/var/log/$service" "$1/log.$service"
         fi
         state_prune "$STATE/services/$service"
         state_prune "$STATE/var/log/$service"
-    done <"$SYS/staging/$1/services.new"
+    done <"$1/services.new"
 }
 
-# services_pause ID: stops what a stage's manifest names in `stop`.
+# services_of PATHS STACK: the services whose migrations in STACK (a file of ids) have one of the state paths in the file
+# PATHS, to standard output.
+services_of() {
+    local layer
+    while read -r layer; do
+        if plan_values state "$SYS/migrations/$layer/record" | grep -qxF -f "$1"; then
+            plan_values service "$SYS/migrations/$layer/record"
+        fi
+    done <"$2" | sort -u
+}
+
+# services_pause JOURNAL SERVICE…: stops those of them that are meant to be up, and notes them.
 services_pause() {
-    local service
-    for service in $(plan_values stop "$SYS/staging/$1/plan"); do
+    local journal service
+    journal=$1
+    shift
+    for service; do
         [ -e "$SCANDIR/$service" ] || continue
         [ "$(s6-svstat -o wantedup "$SCANDIR/$service" 2>/dev/null)" = true ] || continue
         say "stopping service $service"
-        echo "$service" >>"$SYS/staging/$1/paused"
-        s6-svc -wD -T 30000 -d "$SCANDIR/$service"
+        echo "$service" >>"$journal/paused"
+        s6-svc -wD -T 30000 -d "$SCANDIR/$service" || warn "service $service did not stop in time"
     done
 }
 
-# services_resume ID: starts again what services_pause stopped, and only that.
+# services_resume JOURNAL: starts again what services_pause stopped, and only that. One that the current generation defines
+# otherwise stays down until that definition takes its place: the old program must not run on new state.
 services_resume() {
     local service
-    [ -f "$SYS/staging/$1/paused" ] || return 0
+    [ -f "$1/paused" ] || return 0
     while read -r service; do
-        [ ! -e "$SCANDIR/$service" ] || s6-svc -u "$SCANDIR/$service"
-    done <"$SYS/staging/$1/paused"
+        ! service_current "$service" || s6-svc -u "$SCANDIR/$service"
+    done <"$1/paused"
 }
 
 # services_boot ROOT: every service directory of ROOT, the base's own too, goes into the scan directory.

@@ -22,10 +22,11 @@ generation_stack() {
     [ "$1" = 0 ] || plan_values layer "$SYS/generations/$1"
 }
 
-# generation_write N STACK-FILE: records generation N. The file is complete before it has its name.
+# generation_write N STACK-FILE [LINE]: records generation N. The file is complete before it has its name.
 generation_write() {
     {
-        printf 'format %s\nmade %s\nbase %s\n' "$FORMAT" "$(now)" "$(base_identity '')"
+        printf 'format %s\nmade %s\nbase %s\n%s' "$FORMAT" "$(now)" "$(base_identity '')" "${3:+$3
+}"
         sed 's/^/layer /' "$2"
     } | write_file "$SYS/generations/$1"
 }
@@ -49,6 +50,25 @@ generation_whole() {
     for layer in $(generation_stack "$1"); do
         [ -d "$SYS/layers/$layer" ] || { warn "generation $1 lacks its layer $layer"; return 1; }
     done
+}
+
+# generation_applied N: true when each layer of N is there and its migration was finished.
+generation_applied() {
+    local layer
+    for layer in $(generation_stack "$1"); do
+        [ -d "$SYS/layers/$layer" ] && [ -f "$SYS/migrations/$layer/applied" ] || return 1
+    done
+}
+
+# generation_before N: the newest generation below N whose layers are all there and applied, 0 when there is none.
+generation_before() {
+    local n
+    n=$(($1 - 1))
+    while [ "$n" -gt 0 ]; do
+        [ ! -f "$SYS/generations/$n" ] || ! generation_applied "$n" || break
+        n=$((n - 1))
+    done
+    echo "$n"
 }
 
 # stack_has ID: true when ID is a layer of the current generation.

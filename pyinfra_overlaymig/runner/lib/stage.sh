@@ -17,9 +17,18 @@ stage_prepare() {
         sort -u >"$SYS/staging/$1/state/paths"
 }
 
+# stage_clear ID: makes room for another run of the script, over a stack that has changed.
+stage_clear() {
+    local part
+    for part in upper work root lower links lists state conflicts audit timeout services.new; do
+        rm -rf -- "$SYS/staging/$1/$part"
+    done
+}
+
 # stage_run ID SECONDS: becomes the stage, so only ever to be called with `&`: runs the install script; its exit status is the result, 124 when it ran out of time.
 # `setpriv` and `--kill-child`: a chain of parent-death signals, so that a killed runner leaves no script behind.
 stage_run() {
+    audit_enter "$SYS/staging/$1/audit" || :
     exec setpriv --pdeathsig KILL \
         unshare --mount --pid --fork --kill-child --propagation private -- \
         /bin/sh "$HERE/stage/init.sh" "$HERE" "$1" "$2" </dev/null
@@ -30,14 +39,30 @@ stage_discard() {
     rm -rf -- "$SYS/staging/$1"
 }
 
+# stage_shrink ID: drops what is no evidence, and what the script had made when that is not small or the disk is nearly
+# full: services that start again may need room.
+stage_shrink() {
+    local part
+    for part in work root lower links lists state stack conflicts audit drift layers timeout services.new record.new; do
+        rm -rf -- "$SYS/staging/$1/$part"
+    done
+    if [ "$(du -skx "$SYS/staging/$1" | cut -f 1)" -gt 102400 ] || stage_crowded; then
+        rm -rf -- "$SYS/staging/$1/upper" "$SYS/staging/$1/files"
+    fi
+}
+
+# stage_crowded: true when less than 64 MB or 2048 inodes are free. A file system that counts no inodes says it has none.
+stage_crowded() {
+    # shellcheck disable=SC2046 # four numbers
+    set -- $(stat -f -c '%a %S %d %c' "$SYS")
+    [ "$(($1 * $2 / 1048576))" -lt 64 ] || { [ "$4" -gt 0 ] && [ "$3" -lt 2048 ]; }
+}
+
 # stage_keep ID EXIT: turns the stage into evidence: the bundle, the log and, when it is small, what the script had
 # made. Of all evidence the newest three are kept.
 stage_keep() {
-    local dir part
-    for part in work root lower links lists state stack conflicts timeout services.new record.new; do
-        rm -rf -- "$SYS/staging/$1/$part"
-    done
-    [ "$(du -skx "$SYS/staging/$1" | cut -f 1)" -le 102400 ] || rm -rf -- "$SYS/staging/$1/upper" "$SYS/staging/$1/files"
+    local dir
+    stage_shrink "$1"
     printf 'failed_at %s\nexit %s\n' "$(now)" "$2" | write_file "$SYS/staging/$1/failed"
     find "$SYS/staging" -mindepth 2 -maxdepth 2 -name failed -printf '%T@ %h\n' | sort -rn | tail -n +4 |
         cut -d ' ' -f 2 | while read -r dir; do rm -rf -- "$dir"; done

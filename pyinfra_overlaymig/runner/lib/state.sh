@@ -2,34 +2,50 @@
 # migration is marked as applied. All by renames that can be repeated; nothing is decided from the live state twice.
 # shellcheck shell=dash
 #
-#   staging/<id>/publishing         there from the commit on: only then is there anything to take back
-#   staging/<id>/state/<k>/tree     the whole contents of a state path that is new to the machine; or else
-#                          upper    what changed over `lower`, the live state, as an overlay's upper directory
-#                          dirs     directories on both sides: only their metadata is taken over
-#                          new had  the entries to rename: into a free place, in place of what is there
-#                          metadata of `dirs`, as it was: mode, owner, path
-#                          old      what `had` entries replaced
+# The journal is a directory: staging/<id> of a migration, rollback of a rollback that restores state.
+#
+#   publishing         there from the commit on: only then is there anything to take back
+#   state/paths        the state paths, one a line; the k-th one's:
+#   state/<k>/tree     the whole contents of a state path that is new to the machine; or
+#             snapshot -> the snapshot that takes the place of the whole path; or
+#             gone     the path goes altogether, as it did not exist when the snapshot was taken; or
+#             upper    what changed over `lower`, the live state, as an overlay's upper directory
+#             dirs     directories on both sides: only their metadata is taken over
+#             new had  the entries to rename: into a free place, in place of what is there
+#             metadata of `dirs`, as it was: mode, owner, path
+#             old      what was replaced: the `had` entries, or the whole path
 
-# state_each ID FUNCTION: calls FUNCTION with the directory of each state path in the stage of ID and its live place.
+# state_each JOURNAL FUNCTION: calls FUNCTION with the directory of each state path in JOURNAL and its live place.
 state_each() {
     local number path
-    [ -f "$SYS/staging/$1/state/paths" ] || return 0
+    [ -f "$1/state/paths" ] || return 0
     number=0
     while read -r path; do
         number=$((number + 1))
         unescape "$path"
-        "$2" "$SYS/staging/$1/state/$number" "$STATE$unescaped"
-    done <"$SYS/staging/$1/state/paths"
+        "$2" "$1/state/$number" "$STATE$unescaped"
+    done <"$1/state/paths"
 }
 
-# state_take_back ID: undoes what was published of ID, if anything was.
+# state_take_back JOURNAL: undoes what was published, if anything was.
 state_take_back() {
-    if [ -f "$SYS/staging/$1/publishing" ]; then
+    if [ -f "$1/publishing" ]; then
         state_each "$1" state_restore
         services_forget "$1"
-        rm -f -- "$SYS/staging/$1/publishing"
+        rm -f -- "$1/publishing"
     fi
 }
+
+# state_keep JOURNAL NAME: what was replaced stays under replaced/NAME until the next change of the machine.
+state_keep() {
+    state_drop_replaced
+    [ -f "$1/state/paths" ] || return 0
+    mkdir -p "$REPLACED"
+    mv -T -- "$1/state" "$REPLACED/$2"
+}
+
+# state_drop_replaced: gives up what the change before the last one had replaced.
+state_drop_replaced() { rm -rf -- "$REPLACED"; }
 
 # there PATH: true when PATH exists, dangling links too.
 there() { [ -e "$1" ] || [ -L "$1" ]; }
@@ -43,7 +59,7 @@ opaque() { getfattr -h --only-values -n trusted.overlay.opaque -- "$1" 2>/dev/nu
 # state_plan DIR LIVE [BELOW]: before the commit, writes down what publishing will do to a path that exists. A directory
 # that is on both sides and not opaque is gone into, anything else is one entry.
 state_plan() {
-    local entry
+    local entry level
     [ -L "$1/lower" ] || return 0
     if [ -z "${3-}" ]; then
         mkdir -p "$1/old"
@@ -53,8 +69,10 @@ state_plan() {
     unescape "${3-.}"
     printf '%s %s\n' "$(stat -c '%a %u:%g' -- "$2/$unescaped")" "${3-.}" >>"$1/metadata"
     (cd "$1/upper/$unescaped" && find . -mindepth 1 -maxdepth 1 -printf '%P\0') | escaped | sort >"$1/level.$$"
-    # Read whole: the recursion writes a list of its own.
-    set -- "$1" "$2" "${3-.}" "$(cat "$1/level.$$")"
+    # Read whole: the recursion writes a list of its own. By an assignment: as an argument, a failure would go unseen, and
+    # an empty list means that there is nothing to publish.
+    level=$(cat "$1/level.$$")
+    set -- "$1" "$2" "${3-.}" "$level"
     rm -f -- "$1/level.$$"
     while IFS= read -r entry; do
         [ -n "$entry" ] || continue
@@ -78,6 +96,13 @@ state_publish() {
     if [ -d "$1/tree" ]; then
         mkdir -p -- "${2%/*}"
         mv -T -- "$1/tree" "$2"
+    elif [ -L "$1/snapshot" ]; then
+        [ -d "$1/snapshot" ] || return 0
+        if there "$2" && ! there "$1/old"; then mv -T -- "$2" "$1/old"; fi
+        mkdir -p -- "${2%/*}"
+        mv -T -- "$(readlink -- "$1/snapshot")" "$2"
+    elif [ -f "$1/gone" ]; then
+        if there "$2"; then mv -T -- "$2" "$1/old"; fi
     elif [ -f "$1/dirs" ]; then
         while IFS= read -r entry; do
             unescape "$entry"
@@ -119,7 +144,12 @@ state_put() {
 # state_restore DIR LIVE: takes it back: entries that were new go, what was replaced returns, metadata is as it was.
 state_restore() {
     local entry mode owner
-    if [ ! -L "$1/lower" ]; then
+    if [ -L "$1/snapshot" ] || [ -f "$1/gone" ]; then
+        if [ -L "$1/snapshot" ] && [ ! -d "$1/snapshot" ] && [ -d "$2" ]; then
+            mv -T -- "$2" "$(readlink -- "$1/snapshot")"
+        fi
+        [ ! -d "$1/old" ] || mv -T -- "$1/old" "$2"
+    elif [ ! -L "$1/lower" ]; then
         # New with this migration: back to the stage. Where the tree is still there, it was not published.
         if [ ! -d "$1/tree" ] && [ -d "$2" ]; then
             mv -T -- "$2" "$1/tree"
@@ -134,7 +164,12 @@ state_restore() {
             unescape "$entry"
             there "$1/old/$unescaped" || continue
             if plain_dir "$1/old/$unescaped" || plain_dir "$2/$unescaped"; then rm -rf -- "${2:?}/$unescaped"; fi
-            mv -fT -- "$1/old/$unescaped" "$2/$unescaped"
+            if [ "$(stat -c %d:%i -- "$1/old/$unescaped")" = "$(stat -c %d:%i -- "$2/$unescaped" 2>/dev/null)" ]; then
+                # Set aside and not yet replaced: mv(1) refuses to rename a file over another name of it.
+                rm -f -- "$1/old/$unescaped"
+            else
+                mv -fT -- "$1/old/$unescaped" "$2/$unescaped"
+            fi
         done <"$1/had"
         while read -r mode owner entry; do
             unescape "$entry"

@@ -11,12 +11,14 @@
 # switch_complete [ROOT]: what follows the pivot, in the root ROOT (the caller's own when it is not given); also after a
 # kill. The new root has copies of the old one's mounts; now the mounts themselves are laid over them, because
 # processes stand in them: s6-svscan in /run/service would have no working directory once the old root is gone.
-# A place whose mount has been moved before cannot be moved again, and its copy serves as well: no error is one.
+# Each mount is moved once, told by its id: at its place in the old root there may be a copy from the switch before, which
+# would cover it. Where it cannot be moved its copy serves as well: no error is one.
 switch_complete() {
-    local place
+    local mount place
     [ -d "${1-}$OLD" ] || return 0
-    while read -r place; do
+    while read -r mount place; do
         case $place in /dev | /proc | /sys) continue ;; esac
+        [ "$(awk -v id="$mount" '$1 == id { print $5 }' /proc/1/mountinfo)" = "$OLD$place" ] || continue
         unescape "$place"
         mount -c --move "${1-}$OLD$unescaped" "${1-}$unescaped" 2>/dev/null || :
     done <"$RUN/carried"
@@ -58,7 +60,10 @@ switch_settle() {
             upper_catch_up "$from" "$to" "$RUN/drift"
             ln -sfn "$to" "$SYS/upper/live.new"
             mv -fT "$SYS/upper/live.new" "$SYS/upper/live"
+            # Only now: until the pivot the state paths of the root before are what must not be carried over.
+            [ ! -f "$RUN/state.new" ] || mv -f "$RUN/state.new" "$RUN/state"
             printf '%s\n' "$generation" | write_file "$RUN/running"
+            rm -rf -- "$SYS/upper/change"
         fi
     fi
     if mountpoint -q "$RUN/new"; then umount -l "$RUN/new"; fi
@@ -92,7 +97,7 @@ upper_clone() {
         mkdir "$SYS/upper/$2.new/upper"
         chmod --reference=/ "$SYS/upper/$2.new/upper"
     fi
-    generation_current >"$SYS/upper/$2.new/generation"
+    generation_current | write_file "$SYS/upper/$2.new/generation"
     mv -T -- "$SYS/upper/$2.new" "$SYS/upper/$2"
 }
 
@@ -146,7 +151,7 @@ drift_repeat() {
 # switch_carry LIVE NEW: binds every mount of the root LIVE at the same place below NEW, each with the tree below it.
 # State paths are not carried: they follow the generation. A place that the new stack lacks is made in its upper.
 switch_carry() {
-    local place
+    local mount place
     stack_state | while read -r place; do
         unescape "$place"
         # As mountinfo writes it, which escapes less than a plan does.
@@ -154,23 +159,29 @@ switch_carry() {
             tr '\n' '\001' | sed 's/\x01/\\012/g')" "$place"
     done >"$RUN/state.new"
     : >>"$RUN/state"
+    # Mounts may lie on each other at one place: the id is that of the one on top, which none of the others lies on.
     awk -v own="$RUN" '
         part == 1 { state[$1]; next }
-        $5 != "/" && $5 != own && index($5, own "/") != 1 && !($5 in state) { places[$5] }
+        { place[$1] = $5; below[$1] = $2 }
         END {
-            for (place in places) {
-                above = place
-                while (sub("/[^/]*$", "", above) && above != "" && !(above in places)) continue
-                if (above == "") print place
+            for (id in place)
+                if (below[id] in place && place[below[id]] == place[id]) covered[below[id]]
+            for (id in place) {
+                at = place[id]
+                if (at != "/" && at != own && index(at, own "/") != 1 && !(at in state) && !(id in covered)) top[at] = id
+            }
+            for (at in top) {
+                above = at
+                while (sub("/[^/]*$", "", above) && above != "" && !(above in top)) continue
+                if (above == "") print top[at], at
             }
         }' part=1 "$RUN/state" "$RUN/state.new" part=2 /proc/1/mountinfo >"$RUN/carried"
-    while read -r place; do
+    while read -r mount place; do
         unescape "$place"
         mount_place "$1$unescaped" "$2$unescaped"
         mount -c --rbind "$1$unescaped" "$2$unescaped"
     done <"$RUN/carried"
-    mv -f "$RUN/state.new" "$RUN/state"
-    cut -f 2 "$RUN/state" >"$RUN/state.bound"
+    cut -f 2 "$RUN/state.new" >"$RUN/state.bound"
     while read -r place; do
         unescape "$place"
         mount_place "$STATE$unescaped" "$2$unescaped"
@@ -214,10 +225,7 @@ switch_live() {
     upper_clone "$from" "$to"
     upper_list "$to" >"$RUN/drift"
     drift_release "$from" "$to"
-    if [ -f "$RUN/discard" ]; then
-        (cd "$SYS/upper/$to/upper" && tree_paths <"$RUN/discard" | xargs -0 -r rm -rf --)
-        rm -f -- "$RUN/discard"
-    fi
+    drift_change "$to"
     stack_mount "$RUN/stack" "$RUN/new" "$SYS/upper/$to/upper" "$SYS/upper/$to/work"
     switch_carry "$LIVE" "$RUN/new"
     mkdir -p "$RUN/new$OLD"

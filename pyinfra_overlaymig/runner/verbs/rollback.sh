@@ -1,24 +1,37 @@
-# rollback GENERATION|ID: goes to the stack of any kept generation, or to the one that has ID on top, by a new generation:
-# history only grows. No script runs, no layer is copied; state stays as it is.
+# rollback [--restore-state] [--confirm SECONDS] GENERATION|ID: goes to the stack of any kept generation, or to the one that
+# has ID on top, by a new generation: history only grows. No script runs, no layer is copied. State stays as it is, unless
+# the snapshots of the layers that go are to be restored.
 # shellcheck shell=dash
 
 verb_rollback() {
-    local before
+    local seconds restore
+    seconds='' restore=''
+    while [ "$#" -gt 1 ]; do
+        case $1 in
+        --restore-state) restore=yes ;;
+        --confirm)
+            seconds=$2
+            confirm_seconds "$seconds"
+            shift
+            ;;
+        *) break ;;
+        esac
+        shift
+    done
     [ "$#" -eq 1 ] || die 100 'rollback takes a generation or an id' 'system-migrate rollback 3; 0 is the base alone'
     layout
     lock_take rollback "$1"
     recover live
-    lists=$RUN/rollback
-    mkdir -p "$lists"
-    rollback_stack "$1" >"$lists/stack"
-    before=$(generation_current)
-    generation_stack "$before" >"$lists/before"
-    if cmp -s "$lists/before" "$lists/stack"; then
-        say "generation $before is just that already"
+    lock_record rollback "$1"
+    rollback_stack "$1" >"$RUN/rollback"
+    if generation_stack "$(generation_current)" | cmp -s - "$RUN/rollback"; then
+        say "generation $(generation_current) is just that already"
         exit 0
     fi
-    generation_go "$lists/stack" "$before"
-    say "generation $(generation_current) is running"
+    rollback_begin
+    [ -z "$restore" ] || snapshots_restore "$RUN/rollback"
+    confirm_ask "$ROLLBACK" "$seconds"
+    worker "$ROLLBACK/log" rollback "$RUN/rollback"
 }
 
 # rollback_stack GENERATION|ID: the stack to go to, to standard output. Leaves with 3 or 4 when there is none.

@@ -3,7 +3,7 @@
 
 verb_status() {
     [ "$#" -eq 0 ] || die 100 'status takes no arguments' 'system-migrate status'
-    local current running booted digest boot_id missing
+    local current running booted digest boot_id missing failed
     current=$(generation_current)
     running=$(generation_running)
     booted=false
@@ -15,7 +15,9 @@ verb_status() {
     printf ',"host":"%s","boot_id":"%s","kernel":"%s","booted":%s,"base":"%s"' \
         "$(uname -n | tr -cd 'A-Za-z0-9._-')" "$boot_id" "$(uname -r | tr -cd 'A-Za-z0-9._+-')" "$booted" \
         "$(if mountpoint -q "$BASE"; then base_identity "$BASE"; else base_identity ''; fi)"
-    printf ',"generation":%s,"running":%s,"stack":' "$current" "$running"
+    failed=
+    [ "$(plan_values generation "$SYS/boots")" != "$current" ] || failed=$(plan_values failed "$SYS/boots")
+    printf ',"generation":%s,"running":%s,"failed_boots":%s,"stack":' "$current" "$running" "${failed:-0}"
     # shellcheck disable=SC2046 # ids have no spaces
     json_list $(generation_stack "$current")
     printf ',"generations":'
@@ -28,6 +30,7 @@ verb_status() {
     status_services
     printf ',"lock":'
     status_lock
+    printf ',"audit":"%s"' "$(audit_state)"
     missing=$(capabilities_missing)
     printf ',"missing":['
     [ -z "$missing" ] || printf '"%s"' "$(printf '%s' "$missing" | sed 's/, /","/g')"
@@ -35,13 +38,15 @@ verb_status() {
 }
 
 status_generations() {
-    local comma file
+    local comma file instead
     comma=
     printf '['
     for file in "$SYS/generations"/[0-9]*; do
         case ${file##*/} in *[!0-9]*) continue ;; esac
-        # shellcheck disable=SC2046
-        printf '%s{"n":%s,"stack":%s}' "$comma" "${file##*/}" "$(json_list $(plan_values layer "$file"))"
+        instead=$(plan_values instead-of "$file")
+        # shellcheck disable=SC2046 # one word for each value
+        printf '%s{"n":%s,"stack":%s,"instead_of":%s}' \
+            "$comma" "${file##*/}" "$(json_list $(plan_values layer "$file"))" "${instead:-null}"
         comma=,
     done
     printf ']'
@@ -81,7 +86,7 @@ status_services() {
     done | sort -u)
     for name in $promised; do
         [ ! -d "$SCANDIR/$name/supervise" ] || continue
-        printf '%s{"name":"%s","up":false,"ready":false,"pid":-1,"wanted_up":true,"since":0}' "$comma" "$name"
+        printf '%s{"name":"%s","up":false,"ready":false,"pid":-1,"wanted_up":true,"since":0,"reason":""}' "$comma" "$name"
         comma=,
     done
     printf ']'
@@ -89,13 +94,15 @@ status_services() {
 
 # status_service DIR NAME: one service, as s6 tells. One that announces no readiness is ready when it is up.
 status_service() {
-    local up wanted ready
+    local up wanted ready reason
     # shellcheck disable=SC2046 # five words
     set -- "$1" "$2" $(s6-svstat -o up,wantedup,ready,pid,updownfor "$1" 2>/dev/null || echo false true false -1 0)
     up=$3 wanted=$4 ready=$5
     [ -f "$1/notification-fd" ] || ready=$up
-    printf '{"name":"%s","up":%s,"ready":%s,"pid":%s,"wanted_up":%s,"since":%s}' \
-        "$2" "$up" "$ready" "$6" "$wanted" "$(($(date +%s) - $7))"
+    reason=
+    if [ "$up" = false ] && [ -f "$1/reason" ]; then reason=$(tr -cd 'A-Za-z0-9 ._/:@=+,()-' <"$1/reason"); fi
+    printf '{"name":"%s","up":%s,"ready":%s,"pid":%s,"wanted_up":%s,"since":%s,"reason":"%s"}' \
+        "$2" "$up" "$ready" "$6" "$wanted" "$(($(date +%s) - $7))" "$reason"
 }
 
 status_lock() {
