@@ -3,6 +3,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyinfra_overlaymig.migration import Migration, Service, load_all
-from pyinfra_overlaymig.services import render
+from pyinfra_overlaymig.services import render, render_alone
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent
@@ -27,6 +28,8 @@ FULL = Service(
     environment=(("GREETING", ODD_VALUE), ("EMPTY", "")),
     down_signal="SIGINT",
     timeout_kill=3000,
+    max_death_tally=7,
+    needs=("plain", "other"),
 )
 SHELL = Service("shell", run="sleep 4444\necho over")
 TELLING = Service("telling", run="echo >&4; exec sleep 4545", notification_fd=4)
@@ -45,7 +48,7 @@ said() { cut -d ' ' -f 4- "/data/state/var/log/$1/current"; }
 mkdir -p /data/state /run/service
 cp -a /sandbox/services /run/services
 ln -s /run/services/* /run/service/
-s6-svscan /run/service 2>/run/svscan.log &
+s6-svscan /run/service >/run/svscan.log 2>&1 &
 for one in /run/service/*; do wait_for "s6-svok $one"; done
 cd /run/service
 """
@@ -100,22 +103,62 @@ def test_every_program_is_sound_sh(tmp_path: Path, one: Migration) -> None:
 
 
 def test_what_a_directory_holds() -> None:
-    """A service that asks for nothing has four programs; each setting adds its one file, sorted."""
-    assert list(files(PLAIN)) == ["log/run", "main", "pre-start", "run"]
+    """A service that asks for nothing has five programs; each setting adds its one file, sorted."""
+    assert list(files(PLAIN)) == ["finish", "log/run", "main", "pre-start", "run"]
     assert list(files(FULL)) == [
-        "data/check", "down-signal", "finish", "log/run", "main", "notification-fd", "pre-start", "prepare", "run",
-        "timeout-kill",
+        "data/check", "data/needs", "down-signal", "env/EMPTY", "env/GREETING", "finish", "log/run", "main",
+        "max-death-tally", "notification-fd", "pre-start", "prepare", "run", "timeout-kill",
     ]  # fmt: skip
-    assert {key: files(FULL)[key] for key in ("notification-fd", "down-signal", "timeout-kill")} == {
-        "notification-fd": "3\n", "down-signal": "SIGINT\n", "timeout-kill": "3000\n",
+    settings = ("notification-fd", "down-signal", "timeout-kill", "max-death-tally", "data/needs", "env/EMPTY")
+    assert {key: files(FULL)[key] for key in settings} == {
+        "notification-fd": "3\n", "down-signal": "SIGINT\n", "timeout-kill": "3000\n", "max-death-tally": "7\n",
+        "data/needs": "other\nplain\n", "env/EMPTY": "\n",
     }  # fmt: skip
     assert files(TELLING)["notification-fd"] == "4\n"
 
 
 def test_only_programs_are_executable() -> None:
-    """s6 starts what is executable and reads the rest."""
-    plain = {file.path for file in render(migration(FULL), FULL) if not file.executable}
-    assert plain == {"down-signal", "notification-fd", "timeout-kill"}
+    """s6 starts what is executable and reads the rest; what may be secret is root's alone."""
+    modes = {file.path: file.mode for file in render(migration(FULL), FULL)}
+    assert {path for path, mode in modes.items() if mode == 0o600} == {"env/EMPTY", "env/GREETING"}
+    assert {path for path, mode in modes.items() if mode == 0o644} == {
+        "data/needs", "down-signal", "max-death-tally", "notification-fd", "timeout-kill",
+    }  # fmt: skip
+
+
+def test_a_service_of_no_migration_touches_nothing_of_migrations() -> None:
+    """It has no pre-start, and its log where it is told, or none."""
+    alone = {file.path: file.text for file in render_alone(PLAIN, "/var/log/it's")}
+    assert list(alone) == ["log/run", "main", "run"]
+    assert "pre-start" not in alone["run"]
+    assert "/data" not in "".join(alone.values())
+    assert """exec s6-log n5 s1000000 T '/var/log/it'"'"'s'\n""" in alone["log/run"]
+    assert [file.path for file in render_alone(PLAIN, None)] == ["main", "run"]
+
+
+@pytest.mark.parametrize("killed", ["a process", "a shell", "a logger"])
+def test_what_a_killed_supervisor_left_ends_before_its_successor(tmp_path: Path, killed: str) -> None:
+    """s6-supervise killed by force: it is back, the service too, once, and nothing that was said is lost."""
+    what = {"a process": "plain", "a shell": "shell", "a logger": "plain/log"}[killed]
+    lines = supervised(
+        tmp_path,
+        migration(PLAIN, SHELL),
+        f"""
+        runs() {{ pgrep -fx 'sleep 4343|sleep 4444|s6-log .*/{what.partition("/")[0]}' | wc -l; }}
+        wait_for '[ "$(runs)" = 3 ]'
+        before=$(s6-svstat -o pid {what})
+        kill -KILL "$(pgrep -fx 's6-supervise {what}')"
+        wait_for '[ "$(s6-svstat -o pid {what})" != "$before" ]'
+        wait_for '! kill -0 "$before"'
+        wait_for '[ "$(runs)" = 3 ]'
+        sleep 1
+        s6-svstat -o up,wantedup {what}
+        runs
+        said {what.partition("/")[0]}
+        """,
+    )
+    assert lines[:2] == ["true true", "3"]
+    assert any("still runs, and ends first" in line for line in lines[2:]) is (killed != "a logger")
 
 
 def test_the_order_of_state_does_not_matter() -> None:
@@ -162,7 +205,7 @@ def test_readiness_is_what_the_check_says(tmp_path: Path) -> None:
     """A service with a check is up at once, and ready only when the check succeeds."""
     lines = supervised(
         tmp_path,
-        migration(FULL),
+        migration(replace(FULL, needs=())),
         """
         s6-svwait -u -t 5000 full
         sleep 1
@@ -235,7 +278,8 @@ def test_what_a_shell_left_running_ends_with_it(tmp_path: Path) -> None:
         wait_for 'pgrep -fx "sleep 4444" && pgrep -fx "sleep 4343"'
         [ "$(s6-svstat -o pid plain)" = "$(pgrep -fx 'sleep 4343')" ] && echo 'is the process'
         s6-svc -d -wD -T 5000 shell
-        pgrep -fx 'sleep 4444' || echo swept
+        wait_for '! pgrep -fx "sleep 4444"'
+        echo swept
         """,
     )
     assert lines == ["is the process", "swept"]
@@ -271,3 +315,46 @@ def test_a_failed_preparation_is_named_and_nothing_started(tmp_path: Path) -> No
     )
     assert lines[:2] == ["reason", "broken: ./prepare failed with exit 7"]
     assert "started" not in lines
+
+
+def test_a_service_waits_for_its_needs(tmp_path: Path) -> None:
+    """What is needed is ready before the program starts, whichever was started first."""
+    first = Service("first", run="exec sleep 99", check="test -e /run/go")
+    second = Service("second", run="test -e /run/go && exec sleep 99; touch /run/early", needs=("first",))
+    lines = supervised(
+        tmp_path,
+        migration(first, second),
+        """
+        sleep 2
+        : >/run/go
+        s6-svwait -U -t 10000 first
+        sleep 1
+        test ! -e /run/early
+        ps ax -o args | grep -c '^sleep 99'
+        """,
+    )
+    assert lines == ["2"]
+
+
+def test_a_pre_start_that_fails_keeps_the_service_down(tmp_path: Path) -> None:
+    """It is not tried over and over; the reason is beside it, and once it is mended `s6-svc -u` starts it."""
+    service = Service("kept", run="exec sleep 99")
+    lines = supervised(
+        tmp_path,
+        migration(service, state=("/srv/file/below",)),
+        """
+        for i in $(seq 100); do [ ! -f kept/reason ] || break; sleep 0.1; done
+        sleep 2
+        s6-svstat -o up,wantedup kept
+        cat kept/reason
+        rm -f /srv/file
+        s6-svc -u kept
+        for i in $(seq 50); do [ -f kept/reason ] || break; sleep 0.1; done
+        test ! -e kept/reason
+        s6-svstat -o up kept
+        """,
+        before="mkdir -p /srv; : >/srv/file",
+    )
+    assert lines[0].startswith("false ")
+    assert "/srv/file" in lines[1]
+    assert lines[2] == "true"

@@ -1,39 +1,101 @@
-"""Starts, stops and restarts a supervised service, and waits until it is so."""
+"""Defines, starts, stops and removes a service that s6 supervises, and waits until it is so."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Final
 
 from pyinfra import host, state
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.manifest import SERVICE_NAME
-from pyinfra_overlaymig.operations._command import failure, status_unknown
-from pyinfra_overlaymig.operations._status import forget_status, machine_status
-from pyinfra_overlaymig.status import ServiceStatus
+from pyinfra_overlaymig.bundle import archive, wire
+from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.facts.service import SCANDIR, SOURCEDIR, S6Service, S6Services, definition
+from pyinfra_overlaymig.manifest import service_of
+from pyinfra_overlaymig.operations._command import failure
+from pyinfra_overlaymig.operations._status import forget_status, shown_already
+from pyinfra_overlaymig.services import LOGS, Rendered, render_alone
 
-SCANDIR = "/run/service"
-LOGS = "/data/state/var/log"
+LIVEDIR: Final = "/run/services"
+
+_NAME = re.compile(r"[A-Za-z0-9_@%+:][A-Za-z0-9_@%+:.-]*")
+_LETTERS: Final = {
+    "SIGHUP": "h", "SIGUSR1": "1", "SIGUSR2": "2", "SIGINT": "i", "SIGQUIT": "q", "SIGALRM": "a", "SIGABRT": "b",
+    "SIGTERM": "t", "SIGWINCH": "y", "SIGSTOP": "p", "SIGCONT": "c", "SIGKILL": "k",
+}  # fmt: skip
+"""What s6-svc calls the signals that it sends."""
 
 
 @operation()
 def s6_service(
-    service: str, running: bool = True, restarted: bool = False, timeout: int = 60
+    service: str,
+    running: bool | None = True,
+    *,
+    restarted: bool = False,
+    reloaded: bool | str = False,
+    enabled: bool | None = None,
+    present: bool = True,
+    run: str | None = None,
+    prepare: str | None = None,
+    finish: str | None = None,
+    user: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    check: str | None = None,
+    notification_fd: int | None = None,
+    down_signal: str | None = None,
+    timeout_kill: int | None = None,
+    max_death_tally: int | None = None,
+    needs: Sequence[str] | None = None,
+    log: bool | str = True,
+    timeout: int = 60,
+    scandir: str = SCANDIR,
+    sourcedir: str = SOURCEDIR,
+    livedir: str = LIVEDIR,
 ) -> Generator[StringCommand, None, None]:
     """
-    Has a service of a migration run, or not; running means ready, where the service can tell.
+    Manage a service that s6 supervises: one that this defines, or any other of a scan directory.
 
-    + service: name of the service, as in a migration's ``services``
-    + running: whether it should run
-    + restarted: whether to restart it if it runs already
-    + timeout: seconds to wait for it
+    + service: name of the service
+    + running: whether it should run, which means ready if it tells that; None leaves it as it is
+    + restarted: whether to restart it, if it runs already
+    + reloaded: whether to send it SIGHUP, if it runs already; or the name of another signal
+    + enabled: whether it should start at boot; None leaves it as it is, which is yes for a new one
+    + present: whether it should exist; without, it is stopped and removed, its log stays
+    + run: the service itself, as sh; what follows belongs to it. Without, the service is defined elsewhere
+    + prepare: sh that runs as root before each start
+    + finish: sh that runs after each end, with exit code (256: by a signal) and signal
+    + user: who it runs as, root without
+    + environment: variables, readable by root only
+    + check: sh that is tried until it succeeds: then the service is ready
+    + notification_fd: number of the descriptor on which the service itself tells that it is ready
+    + down_signal: the signal that ends it, SIGTERM without
+    + timeout_kill: milliseconds until it is killed if it does not end; without, never
+    + max_death_tally: how many of its deaths s6 remembers, 100 without
+    + needs: services of the scan directory that are ready before it starts
+    + log: whether s6-log keeps its output, in ``/data/state/var/log/<service>``; or another directory
+    + timeout: seconds for all of this
+    + scandir: the scan directory, on which s6-svscan runs
+    + sourcedir: where its directory is kept for the next boot, which copies it; empty if nothing does
+    + livedir: where the copy is that s6 works on, linked into the scan directory
 
-    Fails on a host where the service does not exist, or is not as wanted in time: its last output
-    is shown.
+    A service is defined anew, and restarted for that, only where one of its files differs. Fails on a host where it
+    is not as wanted in time: its last output is shown.
 
     **Example:**
 
     .. code:: python
+
+        s6_service(
+            name="Run the worker",
+            service="worker",
+            run="/usr/local/bin/worker --foreground",
+            user="nobody",
+            environment={"QUEUE": "mail"},
+            check="test -S /run/worker/socket",
+        )
 
         s6_service(
             name="Restart PostgreSQL",
@@ -41,49 +103,125 @@ def s6_service(
             restarted=True,
         )
     """
-    if not SERVICE_NAME.fullmatch(service):
+    own = {
+        "run": run, "prepare": prepare, "finish": finish, "user": user, "environment": environment, "check": check,
+        "notification_fd": notification_fd, "down_signal": down_signal, "timeout_kill": timeout_kill,
+        "max_death_tally": max_death_tally, "needs": needs,
+    }  # fmt: skip
+    _check_names(service, scandir=scandir, sourcedir=sourcedir, livedir=livedir)
+    signal = _letter(reloaded)
+    folder = f"{LOGS}/{service}" if log is True else log or None
+    files = _files(service, own, folder, scandir) if present else ()
+    # Something else may have stopped it since the last operation of ours: this is asked each time.
+    services = host.get_fact(S6Services, scandir=scandir, sourcedir=sourcedir)
+    if services is None:
+        yield failure(f"the services of {host.name} are unknown", "see the error of the fact S6Services above")
+        return
+    found = services.get(service)
+    if found is None and present and not files and state.is_executing:
+        names = ", ".join(sorted(services)) or "none"
+        yield failure(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
+        return
+    if present:
+        steps = list(_steps(found, files, running=running, enabled=enabled, kept=bool(sourcedir)))
+        steps += _if_it_ran(found, steps, restarted=restarted, signal=signal)
+    else:
+        steps = ["remove"] if found else []
+    if not steps:
+        host.noop(f"service {service} is {_words(found) if present else 'not there'}")
+        return
+    if not shown_already(f"s6_service {scandir}/{service} {steps}"):
+        host.log(f"service {service}: {', '.join(_STEPS[step.partition(' ')[0]] for step in steps)}")
+    forget_status()
+    arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
+    script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
+    yield StringCommand("base64 -d |", script, _stdin=wire(archive(files))) if files else script
+
+
+_STEPS: Final = {
+    "define": "is defined", "up": "starts", "down": "stops", "restart": "restarts",
+    "signal": "gets a signal", "enable": "will start at boot", "disable": "will not start at boot",
+    "remove": "is removed",
+}  # fmt: skip
+"""What each step of service.sh means, for reading."""
+
+
+def _check_names(service: str, **folders: str) -> None:
+    if not _NAME.fullmatch(service):
         raise OperationError(f"{service!r} is no service name")
-    # Something else may have stopped it since the last operation of ours.
-    forget_status()
-    status = machine_status()
-    if not status.known:
-        yield status_unknown(host)
+    for name, folder in folders.items():
+        if not folder.startswith("/") and (folder or name != "sourcedir"):
+            raise OperationError(f"{name} must be an absolute path, not {folder!r}")
+
+
+def _letter(reloaded: bool | str) -> str | None:
+    if isinstance(reloaded, bool):
+        return "h" if reloaded else None
+    name = f"SIG{reloaded.upper().removeprefix('SIG')}"
+    if name not in _LETTERS:
+        raise OperationError(f"s6-svc sends no signal {reloaded!r}, but {', '.join(_LETTERS)}")
+    return _LETTERS[name]
+
+
+def _files(service: str, own: Mapping[str, object], log: str | None, scandir: str) -> tuple[Rendered, ...]:
+    """What defines the service; nothing where that is done elsewhere."""
+    given = {key: _plain(value) for key, value in own.items() if value is not None}
+    if not given:
+        return ()
+    if log is not None and not log.startswith("/"):
+        raise OperationError(f"log must be True, False or an absolute path, not {log!r}")
+    try:
+        return render_alone(service_of(service, given), log, scandir)
+    except InvalidMigration as error:
+        raise OperationError(f"s6_service {service}: {error.message}\n    hint: {error.hint}") from error
+
+
+def _plain(value: object) -> object:
+    """As YAML has it, by whose rules arguments are checked."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _steps(
+    found: S6Service | None, files: tuple[Rendered, ...], *, running: bool | None, enabled: bool | None, kept: bool
+) -> Iterator[str]:
+    """What service.sh has to do, in its words."""
+    defines = bool(files) and not _is_defined(found, definition(files), kept=kept)
+    if defines:
+        yield f"define {'same' if running is None else 'up' if running else 'down'}"
+    if running is not None and (defines or not found or not _runs(found, running)):
+        yield "up" if running else "down"
+    before = found.enabled if found else True
+    wanted = before if enabled is None else enabled
+    # Where none is kept there is one `down` file for the boot and for s6-supervise, and a definition sets it.
+    if wanted != before or (defines and not kept):
+        yield "enable" if wanted else "disable"
+
+
+def _is_defined(found: S6Service | None, wanted: str, *, kept: bool) -> bool:
+    return bool(found and found.supervised and found.definition == wanted and (not kept or found.kept == wanted))
+
+
+def _runs(found: S6Service, running: bool) -> bool:
+    """Whether it is in the wanted state, and wanted by s6 to be there."""
+    return found.wanted_up is running and found.up is running and (found.ready or not running)
+
+
+def _if_it_ran(found: S6Service | None, steps: list[str], *, restarted: bool, signal: str | None) -> Iterator[str]:
+    """What is to be done to a service that runs and that the steps so far leave running."""
+    if not found or not found.up or not found.wanted_up or any(step.startswith(("define", "down")) for step in steps):
         return
-    found = status.service(service)
-    if found is None and state.is_executing:
-        names = ", ".join(one.name for one in status.services) or "none"
-        yield failure(f"{host.name} has no service {service}", f"it has: {names}")
-        return
-    if found and _as_wanted(found, running) and not (running and restarted):
-        host.noop(f"service {service} is {'ready' if running else 'down'}")
-        return
-    forget_status()
-    yield _converge(service, _flags(found, running), timeout)
+    if restarted:
+        yield "restart"
+    elif signal:
+        yield f"signal {signal}"
 
 
-def _as_wanted(found: ServiceStatus, running: bool) -> bool:
-    if running:
-        return found.up and found.ready and found.wanted_up
-    return not found.up and not found.wanted_up
+def _words(found: S6Service | None) -> str:
+    return "ready" if found and found.up and found.ready else "up" if found and found.up else "down"
 
 
-def _flags(found: ServiceStatus | None, running: bool) -> tuple[str, str]:
-    """What s6-svc is to do, and to wait for; a service that tells readiness has it upper case."""
-    if not running:
-        return "-d", "D"
-    return ("-r", "r") if found and found.up and found.wanted_up else ("-u", "u")
-
-
-def _converge(service: str, flags: tuple[str, str], timeout: int) -> StringCommand:
-    action, event = flags
-    folder = QuoteString(f"{SCANDIR}/{service}")
-    return StringCommand(
-        StringCommand("event=", event, ";", _separator=""),
-        StringCommand("[ ! -f ", folder, "/notification-fd ]", _separator=""),
-        f"|| event={event.upper()};",
-        f"s6-svc {action} -w$event -T {timeout * 1000}",
-        folder,
-        "|| { rc=$?; tail -n 20",
-        QuoteString(f"{LOGS}/{service}/current"),
-        ">&2; exit $rc; }",
-    )
+@cache
+def _script() -> str:
+    return (resources.files(__package__) / "service.sh").read_text("utf-8")
