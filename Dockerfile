@@ -4,7 +4,7 @@ FROM debian:bookworm-slim
 
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        attr ca-certificates diffutils execline iproute2 mount procps s6 \
+        attr auditd ca-certificates diffutils execline iproute2 mount procps s6 \
     && rm -rf /var/lib/apt/lists/* \
     && mkdir -p /data /etc/s6/services
 

@@ -9,14 +9,14 @@ import io
 import os
 import tarfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
 from pyinfra_overlaymig.migration import Migration
-from pyinfra_overlaymig.services import render
+from pyinfra_overlaymig.services import Rendered, render
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,23 @@ def pack(migration: Migration) -> bytes:
 
 
 def limits(migration: Migration) -> bytes:
-    """How long things may take, in seconds; no part of the digest."""
-    lines = [f"timeout {migration.timeout}", f"verify-timeout {migration.verify_timeout}"]
+    """How it is applied, not what it is, so no part of the digest. Times in seconds."""
+    lines = [
+        f"timeout {migration.timeout}",
+        f"verify-timeout {migration.verify_timeout}",
+        f"verify-retries {migration.verify_retries}",
+        f"drift {migration.drift}",
+        f"audit {migration.audit}",
+        f"snapshot {'yes' if migration.snapshot else 'no'}",
+    ]
     lines += sorted(f"ready-timeout {one.name} {one.ready_timeout}" for one in migration.services)
+    lines += sorted(f"restart {one.name} {one.restart}" for one in migration.services)
     return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def archive(files: Iterable[Rendered]) -> bytes:
+    """A service directory as a tar.gz."""
+    return _tar_gz([_Entry(file.path, file.text.encode("utf-8"), file.mode) for file in files])
 
 
 def wire(data: bytes) -> list[str]:
@@ -73,7 +86,7 @@ def _services(migration: Migration) -> Iterator[_Entry]:
         for file in render(migration, service):
             path = f"services/{service.name}/{file.path}"
             content = file.text.encode("utf-8")
-            yield _Entry(path, content, 0o755 if file.executable else 0o644)
+            yield _Entry(path, content, file.mode)
 
 
 def _runner_files() -> Iterator[_Entry]:

@@ -7,8 +7,10 @@ import sys
 import click
 
 from pyinfra_overlaymig import __version__
+from pyinfra_overlaymig.drawing import graph
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab.commands import lab
+from pyinfra_overlaymig.reports import diff, state
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,10 +22,13 @@ def overlaymig() -> None:
     Examples:
       overlaymig lab up -n 3
       overlaymig lab --help
+      overlaymig graph deploys/migrations
+      overlaymig diff lab-1 20240206-001_add_postgresql
     """
 
 
-overlaymig.add_command(lab)
+for command in (lab, graph, diff, state):
+    overlaymig.add_command(command)
 
 
 def main() -> None:

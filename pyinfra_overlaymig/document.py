@@ -79,6 +79,12 @@ class Value:
             raise self.wrong(f"{self.what} cannot be {self.node.value}", hint)
         return int(self.node.value)
 
+    def boolean(self) -> bool:
+        """The truth value this is."""
+        if not isinstance(self.node, yaml.ScalarNode) or self.node.tag != f"{_TAG}bool":
+            raise self.wrong(f"{self.what} must be true or false", "write `true`, or leave the key out")
+        return str(self.node.value).lower() in ("true", "yes", "on")
+
     def items(self) -> tuple[Value, ...]:
         """The members of the list this is."""
         if not isinstance(self.node, yaml.SequenceNode):

@@ -43,6 +43,10 @@ class Fields:
     def optional_number(self, key: str) -> int | None:
         return None if self.values.get(key) is None else self.number(key)
 
+    def optional_text(self, key: str) -> str:
+        """Empty where there is none: an older runner does not tell it."""
+        return "" if self.values.get(key) is None else self.text(key)
+
     def flag(self, key: str) -> bool:
         return self._get(key, bool, "true or false")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 import signal
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+import yaml
 
 from pyinfra_overlaymig.document import Value, read
 from pyinfra_overlaymig.model import ID_EXAMPLE, Service, valid_id
@@ -25,10 +28,17 @@ _MANIFEST_KEYS = (
     "conflicts",
     "state",
     "stop",
+    "snapshot",
+    "drift",
+    "audit",
     "timeout",
     "verify_timeout",
+    "verify_retries",
     "services",
 )
+AUDIT: Final = ("wanted", "required")
+DRIFT: Final = ("refuse", "adopt", "discard")
+RESTART: Final = ("always", "changed", "never")
 _SERVICE_KEYS = (
     "run",
     "prepare",
@@ -40,6 +50,9 @@ _SERVICE_KEYS = (
     "environment",
     "down_signal",
     "timeout_kill",
+    "max_death_tally",
+    "needs",
+    "restart",
 )
 
 
@@ -52,10 +65,22 @@ class Manifest:
     conflicts: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
+    snapshot: bool = False
+    drift: str = "refuse"
+    audit: str = "wanted"
     timeout: int = 1800
     verify_timeout: int = 60
+    verify_retries: int = 0
     services: tuple[Service, ...] = ()
     lines: dict[str, int] = field(default_factory=dict, compare=False)
+
+
+def service_of(name: str, arguments: Mapping[str, object]) -> Service:
+    """A service given by a program instead of a file; InvalidMigration says what is wrong with it."""
+    text = yaml.safe_dump({name: dict(arguments)})
+    node = cast("yaml.Node", yaml.compose(text, Loader=yaml.SafeLoader))
+    (service,) = _services(Value(node, Path("arguments"), "the service"))
+    return service
 
 
 def load_manifest(file: Path, id: str) -> Manifest:
@@ -70,10 +95,14 @@ def load_manifest(file: Path, id: str) -> Manifest:
         conflicts=_ids(keys.get("conflicts"), id, _ids(keys.get("depends"), id, ())),
         state=_state(keys["state"]) if "state" in keys else (),
         stop=keys["stop"].texts(SERVICE_NAME, "postgresql") if "stop" in keys else (),
+        snapshot=_snapshot(keys),
+        drift=_choice(keys["drift"], DRIFT) if "drift" in keys else "refuse",
+        audit=_choice(keys["audit"], AUDIT) if "audit" in keys else "wanted",
         timeout=keys["timeout"].integer(1, _DAY) if "timeout" in keys else 1800,
         verify_timeout=keys["verify_timeout"].integer(1, _DAY) if "verify_timeout" in keys else 60,
+        verify_retries=keys["verify_retries"].integer(0, 1000) if "verify_retries" in keys else 0,
         services=_services(keys["services"]) if "services" in keys else (),
-        lines={key: value.line for key, value in keys.items()},
+        lines=dict(_lines(keys)),
     )
 
 
@@ -89,6 +118,35 @@ def _ids(value: Value | None, own: str, excluded: tuple[str, ...]) -> tuple[str,
         if text in excluded:
             raise item.wrong(f"{text} is in `depends` and in `conflicts`", "choose one of them")
     return value.texts()
+
+
+def _snapshot(keys: dict[str, Value]) -> bool:
+    if "snapshot" not in keys:
+        return False
+    wanted = keys["snapshot"].boolean()
+    if wanted and "state" not in keys:
+        raise keys["snapshot"].wrong("`snapshot` needs `state`", "name the state paths that it is to be taken of")
+    return wanted
+
+
+def _choice(value: Value, known: tuple[str, ...]) -> str:
+    text = value.text()
+    if text not in known:
+        raise value.wrong(f"{value.what} is {text!r}", f"write one of {', '.join(known)}")
+    return text
+
+
+def _lines(keys: dict[str, Value]) -> Iterator[tuple[str, int]]:
+    """The line of each key, and of each name of something that another migration may have to bring."""
+    for key, value in keys.items():
+        yield key, value.line
+        if key in ("depends", "conflicts"):
+            yield from ((f"{key} {item.text()}", item.line) for item in value.items())
+    services = keys["services"].mapping() if "services" in keys else {}
+    for name, body in services.items():
+        needs = body.mapping().get("needs")
+        for item in needs.items() if needs else ():
+            yield f"{name} needs {item.text()}", item.line
 
 
 def _below(path: str, top: str) -> bool:
@@ -159,7 +217,17 @@ def _service(name: str, body: Value) -> Service:
         environment=_environment(keys["environment"]) if "environment" in keys else (),
         down_signal=_signal(keys["down_signal"]) if "down_signal" in keys else None,
         timeout_kill=(keys["timeout_kill"].integer(0, _DAY * 1000) if "timeout_kill" in keys else None),
+        max_death_tally=(keys["max_death_tally"].integer(1, 4096) if "max_death_tally" in keys else None),
+        needs=_needs(keys["needs"], name) if "needs" in keys else (),
+        restart=_choice(keys["restart"], RESTART) if "restart" in keys else "changed",
     )
+
+
+def _needs(value: Value, own: str) -> tuple[str, ...]:
+    for item in value.items():
+        if item.text() == own:
+            raise item.wrong(f"service `{own}` needs itself", "leave it out")
+    return value.texts(SERVICE_NAME, "postgresql")
 
 
 def _environment(value: Value) -> tuple[tuple[str, str], ...]:

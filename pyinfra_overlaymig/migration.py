@@ -55,11 +55,16 @@ def load(path: Path | str) -> Migration:
         conflicts=manifest.conflicts,
         state=manifest.state,
         stop=manifest.stop,
+        snapshot=manifest.snapshot,
+        drift=manifest.drift,
+        audit=manifest.audit,
         timeout=manifest.timeout,
         verify_timeout=manifest.verify_timeout,
+        verify_retries=manifest.verify_retries,
         services=manifest.services,
         members=members,
         links=links,
+        lines=manifest.lines,
     )
 
 

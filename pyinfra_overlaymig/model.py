@@ -38,7 +38,10 @@ def label(id: str) -> str:
 
 @dataclass(frozen=True)
 class Service:
-    """A supervised program. Texts are sh; ``ready_timeout`` in seconds, ``timeout_kill`` in ms."""
+    """A supervised program. Texts are sh; ``ready_timeout`` in seconds, ``timeout_kill`` in ms.
+
+    ``needs``: services that are ready before it starts. ``restart``: whether a switch restarts it.
+    """
 
     name: str
     run: str
@@ -51,19 +54,24 @@ class Service:
     environment: tuple[tuple[str, str], ...] = ()
     down_signal: str | None = None
     timeout_kill: int | None = None
+    max_death_tally: int | None = None
+    needs: tuple[str, ...] = ()
+    restart: str = "changed"
 
     def settings(self) -> Iterator[tuple[str, str]]:
-        """Key and value of all that shapes the service; how long to wait for it does not."""
+        """Key and value of all that shapes the service; when to restart it, and how long to wait, does not."""
         for key in ("run", "prepare", "finish", "user", "check", "down_signal"):
             text: str | None = getattr(self, key)
             if text is not None:
                 yield key, text
-        for key in ("notification_fd", "timeout_kill"):
+        for key in ("notification_fd", "timeout_kill", "max_death_tally"):
             number: int | None = getattr(self, key)
             if number is not None:
                 yield key, str(number)
         for name, value in self.environment:
             yield "environment", f"{name}={value}"
+        for other in self.needs:
+            yield "needs", other
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Migration:
-    """One migration folder, checked. Timeouts in seconds."""
+    """One migration folder, checked. Timeouts in seconds; ``drift``: what is done about drift in its way;
+    ``audit``: whether it may go on where audit is not to be had.
+
+    ``lines``: where migration.yaml says what can turn out wrong only beside other migrations.
+    """
 
     id: str
     folder: Path = field(compare=False)
@@ -100,11 +112,16 @@ class Migration:
     conflicts: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
+    snapshot: bool = False
+    drift: str = "refuse"
+    audit: str = "wanted"
     timeout: int = 1800
     verify_timeout: int = 60
+    verify_retries: int = 0
     services: tuple[Service, ...] = ()
     members: tuple[Member, ...] = ()
     links: tuple[Link, ...] = ()
+    lines: dict[str, int] = field(default_factory=dict, compare=False)
 
     @cached_property
     def plan(self) -> bytes:

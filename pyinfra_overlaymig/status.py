@@ -39,17 +39,19 @@ class Runner(Record):
 
 @dataclass(frozen=True)
 class Generation(Record):
-    """A recorded stack of layers; 0 is the base alone."""
+    """A recorded stack of layers; ``instead_of``: the generation that this is a fall-back from."""
 
     n: int
     stack: tuple[str, ...]
+    instead_of: int | None = None
 
 
 @dataclass(frozen=True)
 class MigrationRecord(Record):
     """A migration that a machine has. ``size`` in bytes; ``active``: its layer is in the stack.
 
-    ``status`` is `applied`, or `committed` when it was interrupted after its commit point.
+    ``status`` is `applied`, or `committed` when it was interrupted after its commit point. ``audit`` is `on` where it
+    was watched from begin to end, else why not; ``lost`` and ``unexplained`` count records and paths, where it was.
     """
 
     id: str
@@ -62,6 +64,9 @@ class MigrationRecord(Record):
     services: tuple[str, ...]
     size: int
     files: int
+    audit: str = ""
+    lost: int | None = None
+    unexplained: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"state": [escape_text(path) for path in self.state]}
@@ -81,7 +86,7 @@ class Evidence(Record):
 
 @dataclass(frozen=True)
 class ServiceStatus(Record):
-    """A supervised service; ``since``: seconds of the epoch, of its last change."""
+    """A supervised service; ``since``: seconds of the epoch, of its last change; ``reason``: why it stays down."""
 
     name: str
     up: bool
@@ -89,6 +94,7 @@ class ServiceStatus(Record):
     pid: int | None
     wanted_up: bool
     since: int | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,11 @@ class LockOwner(Record):
 
 @dataclass(frozen=True)
 class Status(Record):
-    """A machine. All but ``known`` has meaning only where ``prepared``."""
+    """A machine. All but ``known`` has meaning only where ``prepared``.
+
+    ``audit``: `on` where it can be seen who changes what, else why not.
+    ``failed_boots``: boots in a row in which services of the current generation did not get ready.
+    """
 
     known: bool
     runner: Runner | None = None
@@ -120,18 +130,42 @@ class Status(Record):
     base: str = ""
     generation: int = 0
     running: int = 0
+    failed_boots: int = 0
     stack: tuple[str, ...] = ()
     generations: tuple[Generation, ...] = ()
     migrations: tuple[MigrationRecord, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
     lock: LockOwner | None = None
+    audit: str = ""
     missing: tuple[str, ...] = ()
 
     @property
     def prepared(self) -> bool:
         """Whether it is known that the runner is there."""
         return self.known and self.runner is not None
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What somebody has to look at, each in a few words; none of a machine that is well or busy."""
+        if not self.prepared or self.lock:
+            return ()
+        down = [
+            f"{one.name} ({one.reason})" if one.reason else one.name
+            for one in self.services
+            if one.reason or (one.wanted_up and not one.ready)
+        ]
+        halfway = [one.id for one in self.migrations if one.active and one.status != "applied"]
+        newest = max(self.generations, key=lambda one: one.n, default=None)
+        instead = newest.instead_of if newest and newest.n == self.generation else None
+        found = {
+            f"not ready: {', '.join(down)}": down,
+            f"not finished: {', '.join(halfway)}": halfway,
+            f"generation {self.running} runs instead of {self.generation}": self.running != self.generation,
+            f"generation {self.generation} is a fall-back from {instead}": instead is not None,
+            f"lacks {', '.join(self.missing)}": self.missing,
+        }
+        return tuple(text for text, there in found.items() if there)
 
     def migration(self, id: str) -> MigrationRecord | None:
         """The record of the migration ``id``, if the machine has it."""
@@ -193,8 +227,9 @@ def _status(top: Fields) -> Status:
         base=top.text("base"),
         generation=top.number("generation"),
         running=top.number("running"),
+        failed_boots=top.optional_number("failed_boots") or 0,
         stack=top.texts("stack"),
-        generations=top.objects("generations", lambda one: Generation(one.number("n"), one.texts("stack"))),
+        generations=top.objects("generations", _generation),
         migrations=top.objects("migrations", _migration),
         evidence=top.objects(
             "evidence",
@@ -202,8 +237,13 @@ def _status(top: Fields) -> Status:
         ),
         services=top.objects("services", _service),
         lock=top.optional("lock", _lock),
+        audit=top.optional_text("audit"),
         missing=top.texts("missing"),
     )
+
+
+def _generation(one: Fields) -> Generation:
+    return Generation(one.number("n"), one.texts("stack"), one.optional_number("instead_of"))
 
 
 def _migration(one: Fields) -> MigrationRecord:
@@ -218,6 +258,9 @@ def _migration(one: Fields) -> MigrationRecord:
         services=one.texts("services"),
         size=one.number("size"),
         files=one.number("files"),
+        audit=one.optional_text("audit"),
+        lost=one.optional_number("lost"),
+        unexplained=one.optional_number("unexplained"),
     )
 
 
@@ -229,6 +272,7 @@ def _service(one: Fields) -> ServiceStatus:
         pid=one.optional_number("pid"),
         wanted_up=one.flag("wanted_up"),
         since=one.optional_number("since"),
+        reason=one.text("reason") if "reason" in one.values else "",
     )
 
 

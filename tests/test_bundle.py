@@ -114,7 +114,7 @@ def test_what_is_in_a_bundle(tmp_path: Path) -> None:
         "plan", "limits", "sums", "install.sh", "verify.sh", "files", "files/etc", "files/etc/demo", "files/link",
         "services", "services/web", "services/web/log", "services/web/data", "services/db", "services/db/log",
         "services/web/run", "services/web/main", "services/web/pre-start", "services/web/log/run",
-        "services/web/data/check", "services/web/notification-fd",
+        "services/web/data/check", "services/web/notification-fd", "services/web/finish",
         "services/db/run", "services/db/main", "services/db/pre-start", "services/db/log/run",
         "services/db/prepare", "services/db/finish", "services/db/notification-fd",
     }  # fmt: skip
@@ -192,10 +192,11 @@ def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
     assert caught.value.file == path / "files/etc/demo/empty"
 
 
-def test_limits_say_how_long(tmp_path: Path) -> None:
-    """Waits go beside the plan, one a line, sorted; they are in the bundle and not in the digest."""
+def test_limits_say_how(tmp_path: Path) -> None:
+    """How it is applied goes beside the plan, one a line; it is in the bundle and not in the digest."""
     migration = load(make(tmp_path))
-    lines = ["timeout 60", "verify-timeout 5", "ready-timeout db 60", "ready-timeout web 7"]
+    lines = ["timeout 60", "verify-timeout 5", "verify-retries 0", "drift refuse", "audit wanted", "snapshot no"]
+    lines += ["ready-timeout db 60", "ready-timeout web 7", "restart db changed", "restart web changed"]
     assert limits(migration).decode().splitlines() == lines
     assert (unpack(pack(migration), tmp_path / "there") / "limits").read_bytes() == limits(migration)
     assert b"timeout 60" not in migration.plan

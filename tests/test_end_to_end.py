@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -44,7 +46,7 @@ def seen_from_outside(running_lab: lab.Lab, name: str) -> Machine:
     )
 
 
-def deploy_of(folder: Path, name: str, script: str, **manifest: object) -> str:
+def deploy_of(folder: Path, name: str, script: str, confirm: int = 60, **manifest: object) -> str:
     """A deploy file for one migration that is written on the spot."""
     migration = folder / "migrations" / name
     migration.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def deploy_of(folder: Path, name: str, script: str, **manifest: object) -> str:
     deploy.write_text(
         "from pyinfra_overlaymig.operations import machine_prepared, migration_applied\n"
         "machine_prepared()\n"
-        f"migration_applied({str(migration)!r})\n"
+        f"migration_applied({str(migration)!r}, confirm={confirm})\n"
     )
     return str(deploy)
 
@@ -72,7 +74,7 @@ def fleet(running_lab: lab.Lab) -> lab.Lab:
 def deployed(fleet: lab.Lab) -> lab.Lab:
     done = pyinfra("-y", "deploys/postgres.py")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all(f"[{name}] ==> {POSTGRES} is applied" in done.stderr for name in NAMES), done.stderr
+    assert all(f"[{name}] ==> confirmed: generation 1 is running" in done.stderr for name in NAMES), done.stderr
     return fleet
 
 
@@ -116,13 +118,81 @@ def test_dry_run_says_what_would_change_and_touches_nothing(deployed: lab.Lab) -
     assert (after.generations, after.migrations) == (before.generations, before.migrations)
 
 
-def test_all_pending_migrations_in_order(deployed: lab.Lab) -> None:
-    """deploys/migrate.py brings what is missing, here a library without a service, and only that."""
-    done = pyinfra("-y", "--limit", "lab-3", "deploys/migrate.py")
+STACK = (
+    POSTGRES,
+    "20240301-001_add_build_tools",
+    "20240501-001_add_redis",
+    "20240502-001_add_nginx",
+    "20240503-001_add_worker_python",
+    "20240504-001_add_worker",
+)
+
+
+@pytest.fixture(scope="module")
+def stacked(deployed: lab.Lab) -> Machine:
+    """A machine with all migrations of the folder, by deploys/stack.py."""
+    done = pyinfra("-y", "--limit", "lab-3", "deploys/stack.py")
     assert done.returncode == 0, done.stderr
-    machine = seen_from_outside(deployed, "lab-3")
-    assert machine.host.run("echo '{\"a\": 1}' | jq .a").stdout == "1\n"
-    assert machine.status.stack == (POSTGRES, "20240301-001_add_build_tools")
+    return seen_from_outside(deployed, "lab-3")
+
+
+def done_by_worker(machine: Machine, job: str) -> bool:
+    """Give the worker a job, through Redis; whether it is found in PostgreSQL."""
+    machine.host.check_output(f"redis-cli rpush jobs {job}")
+    query = shlex.quote(f"select 1 from done where job = '{job}'")  # noqa: S608 - no stranger's text
+    for _ in range(50):
+        if machine.host.run(f"cd /; s6-setuidgid postgres psql -qAt worker -c {query}").stdout:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_all_migrations_of_the_folder(stacked: Machine) -> None:
+    """A stack of services that need each other, a library, and a Python environment: all of it works."""
+    assert stacked.status.stack == STACK
+    assert stacked.host.run("echo '{\"a\": 1}' | jq .a").stdout == "1\n"
+    assert stacked.host.run("/opt/worker/bin/python -c 'import psycopg, redis'").rc == 0
+    for name in ("postgresql", "redis", "nginx", "worker"):
+        assert stacked.service(name).is_ready, name
+    for path in ("/var/lib/postgresql", "/var/lib/redis", "/srv/www"):
+        assert stacked.state(path).is_mounted, path
+    get = r"exec 3<>/dev/tcp/127.0.0.1/80; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3"
+    page = stacked.host.run(f"bash -c {shlex.quote(get)}")
+    assert "It works." in page.stdout
+    assert "GET / " in stacked.host.file("/data/state/var/log/nginx/current").content_string
+    assert done_by_worker(stacked, "first")
+
+
+def test_services_come_up_in_the_order_of_their_needs(stacked: Machine, deployed: lab.Lab) -> None:
+    """After a restart the worker gets ready after PostgreSQL and Redis, and works."""
+    lab.restart(deployed, "lab-3")
+    for _ in range(100):
+        if all(stacked.service(name).is_ready for name in ("postgresql", "redis", "worker")):
+            break
+        time.sleep(0.3)
+    since = {
+        name: stacked.host.check_output(f"s6-svstat -o readysince /run/service/{name}")
+        for name in ("postgresql", "redis", "worker")
+    }
+    # TAI64N labels sort as the times do.
+    assert since["worker"] > max(since["postgresql"], since["redis"])
+    assert done_by_worker(stacked, "second")
+
+
+def test_a_stopped_service_stops_what_needs_it(stacked: Machine, deployed: lab.Lab, tmp_path: Path) -> None:
+    """A migration that stops Redis meanwhile: the worker stops before it, and both are up again; others go on."""
+    before = {name: stacked.service(name).pid for name in ("postgresql", "nginx", "redis", "worker")}
+    rig = Rig(deployed, "lab-3", tmp_path)
+    result = rig.apply("20240601-001_pause", "echo x >/etc/pause", stop=["redis"])
+    assert result.code == 0, result.text
+    said = result.text.splitlines()
+    order = ["stopping service worker", "stopping service redis", "starting service redis again"]
+    places = [said.index(f"==> {line}") for line in [*order, "starting service worker again"]]
+    assert places == sorted(places)
+    assert "left running: nginx postgresql sshd" in result.text.replace("postgresql nginx", "nginx postgresql")
+    after = {name: stacked.service(name).pid for name in before}
+    assert {name for name in before if before[name] != after[name]} == {"redis", "worker"}
+    assert rig.run("system-migrate", "rollback", STACK[-1]).code == 0
 
 
 def test_restart_brings_everything_back_but_the_ephemeral_root(deployed: lab.Lab) -> None:
@@ -181,31 +251,76 @@ def test_shells_sshd_and_services_live_through_the_switch(deployed: lab.Lab, tmp
     assert before.keys() == {"postgresql", "sshd"}
 
 
-def test_connection_cut_in_the_middle(deployed: lab.Lab, tmp_path: Path) -> None:
-    """The operator vanishes and the network with him: the machine finishes, the next run sees it applied."""
-    deploy = deploy_of(tmp_path, "20240404-001_cut", "echo begun\nsleep 3\necho yes >/etc/cut")
+def ended(running_lab: lab.Lab, name: str) -> None:
+    """Wait until nobody changes the machine, asked without its network."""
+    Rig(running_lab, name, Path()).sh("flock -s -w 60 /data/system/lock/flock true")
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted", "cut"])
+def test_operator_who_vanishes(deployed: lab.Lab, tmp_path: Path, how: str) -> None:
+    """Killed or interrupted, its end is seen: the machine finishes. With the network down it is not: taken back."""
+    name = f"2024040{('killed', 'interrupted', 'cut').index(how) + 4}-001_{how}"
+    deploy = deploy_of(tmp_path, name, f"echo begun\nsleep 3\necho yes >/etc/{name}", confirm=4)
     link = place(deployed, "lab-2").interface
     program = Path(sys.executable).with_name("pyinfra")
     with subprocess.Popen(
-        [program, "-y", "--limit", "lab-2", "inventories/lab.py", deploy],
+        # A test run in the background ignores SIGINT, and so would its children.
+        ["env", "--default-signal=INT", program, "-y", "--limit", "lab-2", "inventories/lab.py", deploy],
         cwd=TOP, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as operator:  # fmt: skip
         assert operator.stderr
         assert any(line.endswith("] begun\n") for line in operator.stderr)
-        subprocess.run(["ip", "link", "set", link, "down"], check=True)
+        if how == "cut":
+            subprocess.run(["ip", "link", "set", link, "down"], check=True)
         try:
-            operator.kill()
-            operator.wait()
-            rig = Rig(deployed, "lab-2", tmp_path)
-            deadline = time.monotonic() + 30
-            while rig.status().lock is not None and time.monotonic() < deadline:
-                time.sleep(0.2)
+            operator.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGKILL)
+            said = operator.stderr.read()
+            ended(deployed, "lab-2")
         finally:
             subprocess.run(["ip", "link", "set", link, "up"], check=True)
-    assert seen_from_outside(deployed, "lab-2").host.file("/etc/cut").content_string == "yes\n"
+    assert ("lab-2: the machine goes on, and finishes or undoes it by itself" in said) is (how == "interrupted")
+    machine = seen_from_outside(deployed, "lab-2")
+    assert machine.host.file(f"/etc/{name}").exists is (how != "cut")
     again = pyinfra("-y", "--limit", "lab-2", deploy)
-    assert again.returncode == 0
-    assert again.stderr.count("No changes") == 2
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("No changes") == (1 if how == "cut" else 2)
+    assert machine.host.file(f"/etc/{name}").content_string == "yes\n"
+
+
+def test_migration_that_locks_the_operator_out_is_taken_back(deployed: lab.Lab, tmp_path: Path) -> None:
+    """The connection that was there goes on, a new one is refused: the machine goes back by itself, and lets us in."""
+    name = "20240407-001_locks_out"
+    script = "rm /root/.ssh/authorized_keys; echo yes >/etc/locked"
+    done = pyinfra("-y", "--limit", "lab-2", deploy_of(tmp_path, name, script, confirm=4))
+    assert done.returncode != 0
+    assert "no new connection after the switch: the machine takes it back by itself" in done.stderr
+    ended(deployed, "lab-2")
+    machine = seen_from_outside(deployed, "lab-2")
+    assert not machine.host.file("/etc/locked").exists
+    assert [one.id for one in machine.status.evidence][-1] == name
+    assert name not in machine.status.stack
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_postgresql_answers_every_query_across_switches(deployed: lab.Lab, tmp_path: Path, reconnect: bool) -> None:
+    """A query every 5 ms, over one connection or each over its own, while migrations come and go: no error."""
+    rig = Rig(deployed, "lab-1", tmp_path)
+    script = "echo 'select 1' >/tmp/q; exec $(echo /usr/lib/postgresql/*/bin/pgbench) -n -T 8 -f /tmp/q postgres -R"
+    rate = "100 -C" if reconnect else "200"
+    with subprocess.Popen(
+        rig.machine.enter("su", "postgres", "-c", f"{script} {rate} 2>&1"), stdout=subprocess.PIPE, text=True
+    ) as client:
+        time.sleep(1)
+        generation = rig.status().generation
+        name = f"20240408-00{1 + reconnect}_beside"
+        assert rig.apply(name, "mkdir -p /opt/beside; echo x >/opt/beside/x").code == 0
+        for target in (str(generation), name, str(generation), name):
+            assert rig.run("system-migrate", "rollback", target).code == 0
+        assert client.stdout
+        said = client.stdout.read()
+    assert "number of failed transactions: 0 (0.000%)" in said, said
+    processed = next(line for line in said.splitlines() if "actually processed" in line)
+    assert int(processed.split(": ")[1].split("/")[0]) > (400 if reconnect else 800)
 
 
 def test_rollback_of_a_machine_and_forward_again(deployed: lab.Lab) -> None:
@@ -238,7 +353,7 @@ def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_pa
     rig = Rig(deployed, "lab-1", tmp_path / "first")
     first = rig.migration("20240501-001_first", "echo begun; sleep 4; echo over")
     deploy = deploy_of(tmp_path, "20240502-001_second", ":")
-    Path(deploy).write_text(Path(deploy).read_text().replace("_second')", "_second', wait=True)"))
+    Path(deploy).write_text(Path(deploy).read_text().replace("confirm=60", "wait=True"))
     with subprocess.Popen(
         rig.machine.enter("/data/system/runner/system-migrate", "apply", "-"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,

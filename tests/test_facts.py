@@ -18,7 +18,6 @@ from pyinfra_overlaymig.facts import (
     Migrations,
     MigrationTrace,
     OverlayLayers,
-    S6Services,
 )
 from pyinfra_overlaymig.facts.migration import Trace
 from pyinfra_overlaymig.facts.status import read_status
@@ -30,7 +29,7 @@ STATUS = parse(TEXT)
 ID = "20240206-001_add_postgresql"
 BARE = '{"format": 1, "runner": null}'
 FAILED = {"success": False, "stderr": "this needs root"}
-VIEWS = (Migrations, OverlayLayers, S6Services)
+VIEWS = (Migrations, OverlayLayers)
 
 
 def ask(fact: Any, answer: Any, **arguments: Any) -> tuple[Any, bool, list[str]]:
@@ -90,7 +89,6 @@ def test_views_show_parts_of_the_status() -> None:
     """Each view is what its name says, of the same one answer."""
     assert ask(Migrations, TEXT)[0] == {one.id: one for one in STATUS.migrations}
     assert ask(OverlayLayers, TEXT)[0] == ("20240101-001_a", ID)
-    assert ask(S6Services, TEXT)[0] == {one.name: one for one in STATUS.services}
 
 
 def test_the_layers_are_those_that_run() -> None:
@@ -104,7 +102,6 @@ def test_without_a_runner_there_is_nothing_and_that_is_known() -> None:
     assert ask(MachineStatus, BARE)[:2] == (Status(known=True), False)
     assert ask(Migrations, BARE)[0] == {}
     assert ask(OverlayLayers, BARE)[0] == ()
-    assert ask(S6Services, BARE)[0] == {}
     assert ask(MigrationApplied, BARE, id=ID)[:2] == (False, False)
 
 

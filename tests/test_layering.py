@@ -20,11 +20,11 @@ LAYERS = (
     ("manifest",),
     ("migration",),
     ("ordering", "services"),
-    ("bundle", "status"),
+    ("bundle", "graph", "status", "capture"),
     ("facts",),
     ("operations",),
     ("fleet", "lab"),
-    ("testing",),
+    ("testing", "reports", "drawing"),
     ("cli",),
 )
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -41,6 +41,9 @@ services:
     environment: {PORT: "8080", EMPTY: ""}
     down_signal: int
     timeout_kill: 3000
+    max_death_tally: 9
+    needs: [db]
+    restart: always
   db:
     run: db --foreground
     notification_fd: 4
@@ -119,6 +122,7 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
         name="web", run="exec web", prepare="mkdir -p /run/web", finish="echo bye",
         user="www-data", check="web-ping", ready_timeout=7, down_signal="SIGINT",
         environment=(("PORT", "8080"), ("EMPTY", "")), timeout_kill=3000,
+        max_death_tally=9, needs=("db",), restart="always",
     )  # fmt: skip
     assert db == Service(name="db", run="db --foreground", notification_fd=4)
 
@@ -162,7 +166,14 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
             "description: x\nservices:\n  a:\n    run: x\n    environment: {PORT: 80}\n",
             5, "must be text", '"80"',
         ),
-        ("description: x\ndrift: keep\n", 2, "unknown key `drift`", ""),
+        ("description: x\nservices:\n  a:\n    run: x\n    needs: [a]\n", 5, "needs itself", "leave it out"),
+        ("description: x\nservices:\n  a: {run: x, needs: [../b]}\n", 3, "cannot be '../b'", "postgresql"),
+        ("description: x\nservices:\n  a: {run: x, restart: no}\n", 3, "must be text", '"no"'),
+        ("description: x\nservices:\n  a: {run: x, restart: maybe}\n", 3, "is 'maybe'", "always, changed, never"),
+        ("description: x\nservices:\n  a: {run: x, max_death_tally: 5000}\n", 3, "cannot be 5000", "to 4096"),
+        ("description: x\ndrift: keep\n", 2, "`drift` is 'keep'", "refuse, adopt, discard"),
+        ("description: x\nsnapshot: true\n", 2, "needs `state`", "name the state paths"),
+        ("description: x\nstate: [/srv/x]\nsnapshot: 1\n", 3, "must be true or false", "`true`"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_file_line_and_remedy(
@@ -237,10 +248,14 @@ def test_names_of_any_bytes_are_in_the_plan(tmp_path: Path) -> None:
 def test_the_digest_covers_what_matters_and_nothing_else(tmp_path: Path) -> None:
     """Where a migration lies, its waits and its words do not change its digest; its result does."""
     one = load(folder(tmp_path / "a", FULL))
-    waits = FULL.replace("timeout: 60", "timeout: 61").replace("ready_timeout: 7", "ready_timeout: 8")
+    waits = (
+        FULL.replace("timeout: 60", "timeout: 61")
+        .replace("ready_timeout: 7", "ready_timeout: 8")
+        .replace(" always", " never")
+    )
     same = load(folder(tmp_path / "b", waits.replace("everything", "all")))
     assert same.digest == one.digest
-    for old, new in (("exec web", "exec wob"), ("srv", "var"), ("8080", "8081"), ("cron", "atd")):
+    for old, new in (("exec web", "exec wob"), ("srv", "var"), ("8080", "8081"), ("cron", "atd"), ("y: 9", "y: 8")):
         path = folder(tmp_path / new.replace(" ", ""), FULL.replace(old, new))
         assert load(path).digest != one.digest
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -32,18 +33,15 @@ from pyinfra_overlaymig.operations import (
     machine_prepared,
     migration_applied,
     migrations_in,
-    s6_service,
 )
 from pyinfra_overlaymig.operations._folder import _all, _one
-from pyinfra_overlaymig.status import UNKNOWN, LockOwner, MigrationRecord, Runner, ServiceStatus, Status, parse
+from pyinfra_overlaymig.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status, parse
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent
 ID = "20240206-001_demo"
 BARE = Status(known=True)
 READY = Status(known=True, runner=Runner("0.1.0", runner_archive()[1]))
-UP = ServiceStatus("demo", up=True, ready=True, pid=7, wanted_up=True, since=1)
-DOWN = ServiceStatus("demo", up=False, ready=False, pid=None, wanted_up=False, since=1)
 
 
 @pytest.fixture
@@ -142,13 +140,12 @@ def test_a_prepared_machine_needs_nothing() -> None:
     assert "nothing is missing" in host.noop_description
 
 
-@pytest.mark.parametrize("wanted", [machine_prepared, s6_service, migration_applied, generation_active])
+@pytest.mark.parametrize("wanted", [machine_prepared, migration_applied, generation_active])
 def test_an_unknown_machine_is_not_touched(wanted: Any, folder: Path) -> None:
     """A host that could not be asked fails with the reason, alone, and is never taken for empty."""
     arguments: dict[Any, dict[str, Any]] = {
         machine_prepared: {},
         migration_applied: {"migration": ID, "folder": folder},
-        s6_service: {"service": "x"},
         generation_active: {"generation": 0},
     }
     (command,), _ = commands_of(wanted, UNKNOWN, executing=True, **arguments[wanted])
@@ -176,7 +173,7 @@ def test_anything_short_of_applied_goes_to_the_runner(folder: Path, change: Any)
     fleet = Fleet(one=replace(READY, migrations=(record(folder / ID, **change),)))
     fleet.prepare(migration_applied, migration=ID, folder=folder)
     fleet.execute()
-    assert [line for line in fleet.commands("one") if line.endswith("apply -")]
+    assert [line for line in fleet.commands("one") if line.endswith("apply --confirm 60 -")]
 
 
 def test_a_migration_is_one_command_with_the_bundle_as_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +184,7 @@ def test_a_migration_is_one_command_with_the_bundle_as_input(folder: Path, monke
         (command,) = migration_applied._inner(migration=folder / ID)
     assert command.connector_arguments["_stdin"] == wire(pack(load(folder / ID)))
     script = command.get_raw_value().replace(
-        "/data/system/runner/system-migrate apply -", "sh -c 'cat >/dev/null; echo $OVERLAYMIG_WHO'"
+        "/data/system/runner/system-migrate apply --confirm 60 -", "sh -c 'cat >/dev/null; echo $OVERLAYMIG_WHO'"
     )
     found = subprocess.run(["sh", "-c", script], input="", capture_output=True, text=True, check=True)
     assert found.stdout.startswith("it's me@")
@@ -283,7 +280,7 @@ def test_an_edited_migration_shows_the_diff(folder: Path, caplog: pytest.LogCapt
     assert "will be refused: it was edited" in caplog.text
     assert "member" not in caplog.text
     assert "is refused" in fleet.commands("one")[-1]
-    assert [line for line in fleet.commands("one") if line.endswith("apply -")] == []
+    assert [line for line in fleet.commands("one") if line.endswith("apply --confirm 60 -")] == []
 
 
 def test_a_fresh_machine_would_be_prepared_and_then_migrated(folder: Path) -> None:
@@ -323,8 +320,8 @@ def test_one_host_in_trouble_does_not_stop_the_others(folder: Path) -> None:
     fleet.prepare(migration_applied, migration=ID, folder=folder)
     fleet.execute()
     assert fleet.failed() == {"ill"}
-    assert fleet.commands("well")[-1].endswith("apply -")
-    assert not [line for line in fleet.commands("ill") if line.endswith("apply -")]
+    assert fleet.commands("well")[-1].endswith("apply --confirm 60 -")
+    assert not [line for line in fleet.commands("ill") if line.endswith("apply --confirm 60 -")]
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -351,7 +348,7 @@ def test_a_change_is_followed_by_a_fresh_status(folder: Path) -> None:
     for migration in migrations_in(folder):
         fleet.prepare(migration_applied, migration=migration.folder)
     fleet.execute()
-    kinds = ["apply" if line.endswith("apply -") else "status" for line in fleet.commands("one")]
+    kinds = ["apply" if line.endswith("apply --confirm 60 -") else "status" for line in fleet.commands("one")]
     assert kinds == ["status", "status", "apply", "status", "apply"]
 
 
@@ -369,82 +366,6 @@ def test_an_invalid_folder_stops_the_run_before_any_machine(folder: Path, check_
     with pytest.raises(OperationError, match=r"migration.yaml:2"):
         migrations_in(folder)
     assert fleet.commands("one") == []
-
-
-@pytest.mark.parametrize(
-    ("found", "arguments"),
-    [
-        (UP, {}),
-        (DOWN, {"running": False}),
-        (DOWN, {"running": False, "restarted": True}),
-    ],
-)
-def test_a_service_as_wanted_is_a_noop(found: ServiceStatus, arguments: dict[str, Any]) -> None:
-    """What is ready already is left alone."""
-    status = replace(READY, services=(found,))
-    commands, host = commands_of(s6_service, status, service="demo", **arguments)
-    assert commands == []
-    assert "service demo is" in host.noop_description
-
-
-def test_a_service_that_is_not_there_is_named() -> None:
-    """Prepare foresees that a migration brings it; execute fails and lists what there is."""
-    status = replace(READY, services=(UP,))
-    assert len(commands_of(s6_service, status, service="other")[0]) == 1
-    (command,), _ = commands_of(s6_service, status, executing=True, service="other")
-    assert "it has: demo" in run_failing(command)
-
-
-def test_a_service_name_cannot_leave_its_directory() -> None:
-    """Names are checked before they become part of a path."""
-    with pytest.raises(OperationError, match="no service name"):
-        commands_of(s6_service, READY, service="../../etc")
-
-
-def test_services_are_started_restarted_and_stopped_for_real(tmp_path: Path) -> None:
-    """Each command returns when the service is as wanted, and fails with its output if not."""
-    up = replace(READY, services=(UP,))
-    down = replace(READY, services=(DOWN,))
-    texts = [
-        commands_of(s6_service, status, service="demo", timeout=3, **arguments)[0][0]
-        for status, arguments in (
-            (down, {}), (up, {"restarted": True}), (up, {"running": False}), (down, {}),
-        )
-    ]  # fmt: skip
-    start, restart, stop, late = (text.get_raw_value() for text in texts)
-    result = run_in_sandbox(
-        f"""
-        mkdir -p /run/service/demo /data/state/var/log/demo
-        cd /run/service/demo
-        echo 'last words' >/data/state/var/log/demo/current
-        echo 3 >notification-fd
-        printf '#!/bin/sh\\n[ -e /run/mute ] || echo >&3\\nexec sleep 1000\\n' >run
-        chmod 755 run
-        : >down
-        s6-svscan /run/service 2>/dev/null &
-        until s6-svok /run/service/demo 2>/dev/null; do sleep 0.1; done
-        state() {{ s6-svstat -o up,ready /run/service/demo; s6-svstat -o pid .; }}
-        {start}
-        state
-        {restart}
-        state
-        {stop}
-        state
-        : >/run/mute
-        ( {late} ) 2>&1 || echo "exit $?"
-        """,
-        tmp_path,
-    )
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    assert [lines[0], lines[2], lines[4], lines[5]] == [
-        "true true",
-        "true true",
-        "false false",
-        "-1",
-    ]
-    assert lines[1] != lines[3]
-    assert lines[-2:] == ["last words", "exit 99"]
 
 
 def test_a_real_machine_is_prepared_by_one_command(tmp_path: Path) -> None:
@@ -496,7 +417,9 @@ def test_the_default_folder_lies_beside_the_deploy(tmp_path: Path, folder: Path,
     deploy.write_text(
         f"from pyinfra_overlaymig.operations import migration_applied\nmigration_applied({ID!r}, name='Apply it')\n"
     )
-    hosts = inventory(tmp_path, {"system-migrate status": json.dumps(READY.to_json()), "apply -": "unpacking"})
+    hosts = inventory(
+        tmp_path, {"system-migrate status": json.dumps(READY.to_json()), "apply --confirm 60 -": "unpacking"}
+    )
     result = pyinfra(flag, hosts, deploy, cwd=tmp_path / "elsewhere")
     assert result.returncode == 0, result.stderr
     assert "echo installing" in result.stderr
@@ -513,7 +436,7 @@ def test_the_output_of_a_failure_is_printed_once(tmp_path: Path, folder: Path) -
         tmp_path,
         {
             "system-migrate status": json.dumps(READY.to_json()),
-            "apply -": {"success": False, "stdout": "unpacking", "stderr": "it broke"},
+            "apply --confirm 60 -": {"success": False, "stdout": "unpacking", "stderr": "it broke"},
         },
     )
     result = pyinfra("-y", hosts, "pyinfra_overlaymig.operations.migration_applied", folder / ID)
@@ -526,7 +449,7 @@ def test_json_stays_json(tmp_path: Path, folder: Path) -> None:
     """With --json, what streams goes to standard error, and the document says what changed."""
     hosts = inventory(
         tmp_path,
-        {"system-migrate status": json.dumps(READY.to_json()), "apply -": "unpacking"},
+        {"system-migrate status": json.dumps(READY.to_json()), "apply --confirm 60 -": "unpacking"},
     )
     result = pyinfra("--json", "-y", hosts, "pyinfra_overlaymig.operations.migration_applied", folder / ID)
     assert "unpacking" in result.stderr
@@ -558,7 +481,6 @@ def test_a_second_run_of_every_deploy_changes_nothing(tmp_path: Path) -> None:
 def test_every_operation_is_documented(name: str) -> None:
     """An operation says what is so afterwards, names each argument, and shows an example."""
     operation = getattr(operations, name)
-    arguments = operation._inner.__code__.co_varnames[: operation._inner.__code__.co_argcount]
-    for argument in arguments:
+    for argument in inspect.signature(operation._inner).parameters:
         assert f"+ {argument}: " in operation.__doc__
     assert "**Example:**" in operation.__doc__

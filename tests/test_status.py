@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from pyinfra_overlaymig.status import (
 )
 
 TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")
-OPTIONAL = {"runner", "lock", "pid", "since"}
+STATUS = parse(TEXT)
+OPTIONAL = {"runner", "lock", "pid", "since", "instead_of", "failed_boots", "audit", "lost", "unexplained"}
 
 words = st.lists(st.text(), max_size=3).map(tuple)
 paths = st.lists(st.binary().map(lambda name: name.decode("utf-8", "surrogateescape")), max_size=3).map(tuple)
@@ -98,10 +100,11 @@ def test_a_whole_status_is_read() -> None:
     assert status.migration("20240206-001_add_postgresql") == MigrationRecord(
         "20240206-001_add_postgresql", "bb", "applied", "2026-11-23T14:00:00Z", 2,
         active=True, state=("/var/lib/post gres\udcff",), services=("postgresql",), size=123456, files=42,
+        audit="on", lost=0, unexplained=1,
     )  # fmt: skip
     assert status.migration("20240206-001") is None
     assert status.evidence == (Evidence("20240301-001_c", "2026-11-23T15:00:00Z", "1"),)
-    web = ServiceStatus("web", up=False, ready=False, pid=None, wanted_up=False, since=None)
+    web = ServiceStatus("web", up=False, ready=False, pid=None, wanted_up=False, since=None, reason="")
     assert status.service("web") == web
     assert status.service("none") is None
     assert status.lock == LockOwner(
@@ -197,3 +200,26 @@ def test_why_something_failed_is_a_number_or_a_word(exit: object, why: str) -> N
 def test_unknown_keys_are_left_alone() -> None:
     """A newer runner of the same format may say more."""
     assert parse(json.dumps(document() | {"more": 1})) == parse(TEXT)
+
+
+def test_troubles_are_named() -> None:
+    """What is down, halfway, fallen back or lacking is told; of a busy machine nothing is: it changes."""
+    well = replace(STATUS, services=(), lock=None, missing=())
+    assert well.troubles == ()
+    ill = replace(
+        well,
+        running=1,
+        generations=(Generation(1, ()), Generation(2, (), instead_of=1)),
+        migrations=(replace(STATUS.migrations[0], status="committed"),),
+        services=(ServiceStatus("db", up=True, ready=False, pid=1, wanted_up=True, since=0, reason=""),),
+        missing=("tar (package tar)",),
+    )
+    assert ill.troubles == (
+        "not ready: db",
+        "not finished: 20240101-001_a",
+        "generation 1 runs instead of 2",
+        "generation 2 is a fall-back from 1",
+        "lacks tar (package tar)",
+    )
+    assert replace(ill, lock=LockOwner("", "", 1, "", "", "", "")).troubles == ()
+    assert UNKNOWN.troubles == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 
 from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.status import UNKNOWN, MigrationRecord, ServiceStatus, Status, parse
+from pyinfra_overlaymig.status import UNKNOWN, MigrationRecord, Status, parse
 
 RUNNER = "/data/system/runner/system-migrate"
 
@@ -63,6 +63,7 @@ class MachineStatus(FactBase[Status]):
             "evidence": [],
             "services": [],
             "lock": null,
+            "audit": "on",
             "missing": []
         }
     """
@@ -95,7 +96,10 @@ class Migrations(ShortFactBase[dict[str, MigrationRecord] | None]):
                 "state": ["/var/lib/postgresql"],
                 "services": ["postgresql"],
                 "size": 123456789,
-                "files": 1842
+                "files": 1842,
+                "audit": "on",
+                "lost": 0,
+                "unexplained": 0
             }
         }
     """
@@ -121,27 +125,3 @@ class OverlayLayers(ShortFactBase[tuple[str, ...] | None]):
         if not data.known:
             return None
         return next((one.stack for one in data.generations if one.n == data.running), ())
-
-
-class S6Services(ShortFactBase[dict[str, ServiceStatus] | None]):
-    """
-    Returns the supervised services of a machine, by name; None if unknown.
-
-    .. code:: json
-
-        {
-            "postgresql": {
-                "name": "postgresql",
-                "up": true,
-                "ready": true,
-                "pid": 412,
-                "wanted_up": true,
-                "since": 1764000000
-            }
-        }
-    """
-
-    fact = MachineStatus
-
-    def process_data(self, data: Status) -> dict[str, ServiceStatus] | None:
-        return {one.name: one for one in data.services} if data.known else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import pyinfra
 from pyinfra import logger
 from pyinfra.api import Host, QuoteString, State, StringCommand
+
+from pyinfra_overlaymig.facts.status import RUNNER
 
 
 class LiveCommand(StringCommand):
@@ -50,6 +52,36 @@ class TransactionCommand(LiveCommand):
         _under_way.discard(host.name)
         return result
 
+
+class ConfirmedCommand(TransactionCommand):
+    """A transaction that the machine takes back unless a new connection says that it can still be reached.
+
+    The command returns as soon as it awaits that; ``CONFIRM`` then has its outcome.
+    """
+
+    when_lost = "connection lost; the machine undoes it by itself unless it had ended: run this again to see"
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, Any]:
+        done, output = super().execute(state, host, connector_arguments)
+        if not done:
+            return done, output
+        connector_arguments.pop("_stdin", None)
+        # One of its own: that the connection which was there goes on says nothing about the next one.
+        connector = type(host.connector)(state, host)
+        try:
+            connector.connect()
+        except Exception:
+            _say_lost(host, "no new connection after the switch: the machine takes it back by itself")
+            raise
+        done, _ = connector.run_shell_command(
+            CONFIRM, print_output=True, print_input=state.print_input, **connector_arguments
+        )
+        return done, output
+
+
+CONFIRM: Final = StringCommand(RUNNER, "confirm")
+CONFIRM_WITHIN: Final = 60
+"""Seconds that a machine waits for the new connection."""
 
 _under_way: set[str] = set()
 

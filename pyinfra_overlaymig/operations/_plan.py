@@ -27,6 +27,10 @@ def plan(wanted: Migration) -> Iterator[str]:
             yield f"  {what}: {', '.join(values)}"
     for service in wanted.services:
         yield from _service(service)
+    if wanted.snapshot:
+        yield "  takes a snapshot of its state first"
+    if wanted.drift != "refuse":
+        yield f"  {wanted.drift}s drift that is in its way"
     files = list(_files(wanted))
     if files:
         yield "  brings files, owned by root:"
@@ -93,8 +97,8 @@ def _locked(lock: LockOwner) -> str:
 
 
 def _made_by_install(id: str) -> bool:
-    """Made by `system-migrate install` on the machine itself: the runner leaves it out of the order."""
-    return label(id).startswith("install_")
+    """Made on the machine itself, by `install` or `drift adopt`: the runner leaves it out of the order."""
+    return label(id).startswith(("install_", "adopt_"))
 
 
 def _diff(what: str, applied: list[str], edited: list[str]) -> Iterator[str]:

@@ -17,7 +17,13 @@ from pyinfra_overlaymig.bundle import pack, wire
 from pyinfra_overlaymig.facts import MigrationTrace
 from pyinfra_overlaymig.facts.status import RUNNER
 from pyinfra_overlaymig.migration import Migration
-from pyinfra_overlaymig.operations._command import TransactionCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._command import (
+    CONFIRM_WITHIN,
+    ConfirmedCommand,
+    TransactionCommand,
+    failure,
+    status_unknown,
+)
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
 from pyinfra_overlaymig.operations._plan import edit, plan, refusals
 from pyinfra_overlaymig.operations._status import (
@@ -54,7 +60,10 @@ def _checked_first(applied: T) -> T:
 @_checked_first
 @operation()
 def migration_applied(
-    migration: Path | str, folder: Path | str | None = None, wait: bool = False
+    migration: Path | str,
+    folder: Path | str | None = None,
+    wait: bool = False,
+    confirm: int = CONFIRM_WITHIN,
 ) -> Generator[StringCommand, None, None]:
     """
     Applies a migration, as one transaction: afterwards it is there and works, or nothing changed.
@@ -63,13 +72,15 @@ def migration_applied(
     + folder: folder of migrations, every one of which must be valid; without it: ``migrations``
       beside the deploy file, else ``deploys/migrations`` in the current directory
     + wait: where another run holds a machine, show what it does and wait for it instead of failing
+    + confirm: seconds within which a new connection has to reach the machine after the switch, or it
+      takes the migration back by itself; 0: it need not
 
     What it depends on is not applied with it: ``migrations_in`` names that as well.
 
     What is going to happen is shown before it does, once for all hosts: scripts, files, services and
     state paths; and for each host what it will refuse, with the diff if the migration was edited
     after it was applied. The output of the script appears while it runs. A machine that is cut off
-    in the middle finishes by itself; the next run finds the result.
+    in the middle ends it by itself, one way or the other; the next run finds the result.
 
     Fails on a host, with the runner's reason, where the migration is refused (exit 3) or failed and
     was reverted (exit 9). Raises OperationError if the migration itself is invalid.
@@ -103,7 +114,7 @@ def migration_applied(
         return
     will_come(wanted.id)
     forget_status()
-    yield _apply(wanted, wait=wait)
+    yield _apply(wanted, wait=wait, confirm=confirm)
 
 
 def _announce(wanted: Migration, status: Status, record: MigrationRecord | None) -> None:
@@ -142,9 +153,9 @@ def _was_edited(record: MigrationRecord) -> str:
     return f"it was edited after it was applied (generation {record.generation})"
 
 
-def _apply(wanted: Migration, *, wait: bool) -> StringCommand:
+def _apply(wanted: Migration, *, wait: bool, confirm: int) -> StringCommand:
     operator = f"{getpass.getuser()}@{socket.gethostname()}"
     who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
-    return TransactionCommand(
-        "base64 -d |", who, RUNNER, "apply --wait -" if wait else "apply -", _stdin=wire(pack(wanted))
-    )
+    options = ["--wait"] * wait + [f"--confirm {confirm}"] * bool(confirm)
+    command = ConfirmedCommand if confirm else TransactionCommand
+    return command("base64 -d |", who, RUNNER, "apply", *options, "-", _stdin=wire(pack(wanted)))
