@@ -27,6 +27,7 @@ _MANIFEST_KEYS = (
     "depends",
     "conflicts",
     "state",
+    "state_links",
     "stop",
     "snapshot",
     "drift",
@@ -64,6 +65,7 @@ class Manifest:
     depends: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    state_links: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     snapshot: bool = False
     drift: str = "refuse"
@@ -94,6 +96,7 @@ def load_manifest(file: Path, id: str) -> Manifest:
         depends=_ids(keys.get("depends"), id, ()),
         conflicts=_ids(keys.get("conflicts"), id, _ids(keys.get("depends"), id, ())),
         state=_state(keys["state"]) if "state" in keys else (),
+        state_links=_state_links(keys),
         stop=keys["stop"].texts(SERVICE_NAME, "postgresql") if "stop" in keys else (),
         snapshot=_snapshot(keys),
         drift=_choice(keys["drift"], DRIFT) if "drift" in keys else "refuse",
@@ -185,6 +188,17 @@ def _state(value: Value) -> tuple[str, ...]:
                 raise item.wrong(f"state path {path!r} and {other!r} overlap", "keep the outer one")
         paths.append(path)
     return tuple(paths)
+
+
+def _state_links(keys: dict[str, Value]) -> tuple[str, ...]:
+    if "state_links" not in keys:
+        return ()
+    declared = _state(keys["state"]) if "state" in keys else ()
+    links = _state(keys["state_links"])
+    for item, path in zip(keys["state_links"].items(), links, strict=True):
+        if path not in declared:
+            raise item.wrong(f"{path!r} is a state link and no state path", "name it under `state` as well")
+    return links
 
 
 def _services(value: Value) -> tuple[Service, ...]:

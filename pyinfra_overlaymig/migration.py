@@ -54,6 +54,7 @@ def load(path: Path | str) -> Migration:
         depends=manifest.depends,
         conflicts=manifest.conflicts,
         state=manifest.state,
+        state_links=manifest.state_links,
         stop=manifest.stop,
         snapshot=manifest.snapshot,
         drift=manifest.drift,

@@ -102,6 +102,7 @@ class Migration:
     """One migration folder, checked. Timeouts in seconds; ``drift``: what is done about drift in its way;
     ``audit``: whether it may go on where audit is not to be had.
 
+    ``state_links``: those of ``state`` that are links to /data/state instead of mounts.
     ``lines``: where migration.yaml says what can turn out wrong only beside other migrations.
     """
 
@@ -111,6 +112,7 @@ class Migration:
     depends: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    state_links: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     snapshot: bool = False
     drift: str = "refuse"
@@ -141,8 +143,14 @@ class Migration:
 def _plan_lines(migration: Migration) -> Iterator[str]:
     yield f"format {PLAN_FORMAT}"
     yield f"id {migration.id}"
-    for key in ("depends", "conflicts", "state", "stop"):
-        yield from sorted(f"{key} {escape_text(value)}" for value in getattr(migration, key))
+    for key, values in (
+        ("depends", migration.depends),
+        ("conflicts", migration.conflicts),
+        ("state", migration.state),
+        ("state-link", migration.state_links),
+        ("stop", migration.stop),
+    ):
+        yield from sorted(f"{key} {escape_text(value)}" for value in values)
     yield from sorted(f"service {service.name}" for service in migration.services)
     yield from sorted(
         f"service-set {service.name} {key} {escape_text(value)}"

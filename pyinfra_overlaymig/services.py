@@ -23,6 +23,10 @@ flock 9
 
 bind_state() {
     ! mountpoint -q "$1" || return 0
+    if [ "$(readlink "$1")" = "/data/state$1" ]; then
+        mkdir -p "/data/state$1"
+        return
+    fi
     mkdir -p "$1"
     # The first time it starts from what the layers have there.
     if [ ! -d "/data/state$1" ]; then

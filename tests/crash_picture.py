@@ -83,24 +83,24 @@ def mounts(pid: int, directory: Path) -> Iterator[str]:
 
 def processes(pid: int) -> list[tuple[int, str]]:
     """The processes below ``pid``, whatever namespace they are in: pid and command line."""
-    children: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, left = [], children.get(pid, [])
+    found, left = [], _children(pid)
     while left:
         one = left.pop()
-        left += children.get(one, [])
+        left += _children(one)
         try:
             words = Path(f"/proc/{one}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
         found.append((one, " ".join(os.fsdecode(word) for word in words)))
     return found
+
+
+def _children(pid: int) -> list[int]:
+    """Those of a process that has no threads."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def leftovers(data: Path, pid: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 A real disk may keep writes in its memory until it is told to flush them, and may write them out in any order before.
 So does this one: when the connection ends, which is how the power goes, some of the blocks that were written since the
-last flush are on the disk and the others are not; `chance` says which.
+last flush are on the disk and the others are not; `chance` says which. SIGUSR1 breaks it: from then on, until the power
+has gone and come again, nothing can be written (EIO).
 
 usage: python -m tests.disk SOCKET IMAGE SEED      (prints `ready`, and one line for each loss of power)
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import struct
 import sys
@@ -21,6 +23,7 @@ BLOCK = 4096
 _NEGOTIATE = struct.Struct(">QII")
 _REQUEST = struct.Struct(">IHHQQI")
 _REPLY = struct.Struct(">IIQ")
+_EIO = 5
 _OPTION_MAGIC = 0x49484156454F5054
 _ANSWER_MAGIC = 0x3E889045565A9
 _GO = 7
@@ -34,6 +37,7 @@ class Disk:
         self.file = os.open(image, os.O_RDWR)
         self.size = os.fstat(self.file).st_size
         self.cache: dict[int, bytes] = {}
+        self.broken = False
 
     def read(self, offset: int, length: int) -> bytes:
         first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
@@ -111,16 +115,23 @@ def serve(peer: socket.socket, disk: Disk) -> None:
     negotiate(peer, disk.size)
     while True:
         _, _, kind, handle, offset, length = _REQUEST.unpack(exactly(peer, _REQUEST.size))
-        data = b""
+        data, error = b"", 0
         if kind == _READ:
             data = disk.read(offset, length)
         elif kind == _WRITE:
-            disk.write(offset, exactly(peer, length))
+            content = exactly(peer, length)
+            if disk.broken:
+                error = _EIO
+            else:
+                disk.write(offset, content)
         elif kind == _FLUSH:
-            disk.flush()
+            if disk.broken:
+                error = _EIO
+            else:
+                disk.flush()
         elif kind == _DISCONNECT:
             raise Gone
-        peer.sendall(_REPLY.pack(0x67446698, 0, handle) + data)
+        peer.sendall(_REPLY.pack(0x67446698, error, handle) + data)
 
 
 def main(path: str, image: str, seed: str) -> None:
@@ -134,6 +145,7 @@ def main(path: str, image: str, seed: str) -> None:
             peer, _ = server.accept()
             with closing(peer):
                 disk = Disk(Path(image))
+                signal.signal(signal.SIGUSR1, lambda *_, disk=disk: setattr(disk, "broken", True))
                 try:
                     serve(peer, disk)
                 except (Gone, BrokenPipeError):

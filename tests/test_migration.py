@@ -148,6 +148,7 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
         ("description: x\nstate: [/var/lib/dpkg/info]\n", 2, "belongs to the system", "narrower"),
         ("description: x\nstate: [/var]\n", 2, "belongs to the system", "narrower"),
         ("description: x\nstate:\n  - /srv/a\n  - /srv/a/b\n", 4, "overlap", "outer"),
+        ("description: x\nstate:\n  - /srv/a\nstate_links:\n  - /srv/b\n", 5, "no state path", "under `state`"),
         ("description: x\nservices:\n  A b: {run: x}\n", 3, "is no service name", "postgresql"),
         ("description: x\nservices:\n  a: {user: x}\n", 3, "has no `run`", "command"),
         ("description: x\nservices:\n  a: {run: x, user: 'a b'}\n", 3, "cannot be 'a b'", "postgres"),

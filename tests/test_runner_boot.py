@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyinfra_overlaymig import lab
 from tests.rig import RUNNER, Rig
 
@@ -80,13 +82,13 @@ def test_changed_base_is_reported(fresh: Rig) -> None:
     assert "the base has changed since generation 1" in fresh.machine.console.read_text()
 
 
-def test_migration_cut_off_after_its_commit_is_finished_by_the_boot(fresh: Rig) -> None:
-    """Power goes right after the commit: the next boot runs the new generation and its service, and marks it."""
+def cut_off_after_commit(fresh: Rig, service: dict[str, Any]) -> None:
+    """Apply a migration with that service; power goes right after the commit, and comes back."""
     bundle = fresh.migration(
         "20250101-001_cut",
         "echo x >/etc/cut; mkdir -p /var/lib/cut; echo s >/var/lib/cut/s",
         state=["/var/lib/cut"],
-        services={"cut": {"run": "exec sleep 9999"}},
+        services={"cut": service},
     )
     # The first program after the commit is `sync` of the generations: one in the base that never ends is the cut.
     fresh.sh(
@@ -102,8 +104,22 @@ def test_migration_cut_off_after_its_commit_is_finished_by_the_boot(fresh: Rig) 
     )
     assert fresh.sh("readlink /data/system/generations/current; test ! -e /etc/cut") == "1\n"
     lab.restart(fresh.lab, fresh.name)
+
+
+def test_migration_cut_off_after_its_commit_is_finished_by_the_boot(fresh: Rig) -> None:
+    """Power goes right after the commit: the next boot runs the new generation and its service, and marks it."""
+    cut_off_after_commit(fresh, {"run": "exec sleep 9999"})
     fresh.sh(
         "for i in $(seq 100); do [ ! -e /data/system/migrations/20250101-001_cut/applied ] || break; sleep 0.1; done"
     )
     fresh.sh("cat /etc/cut /var/lib/cut/s; test $(s6-svstat -o up /run/service/cut) = true")
     assert [one.status for one in fresh.status().migrations] == ["applied"]
+
+
+def test_migration_cut_off_after_its_commit_is_taken_back_by_the_boot_that_finds_it_ill(fresh: Rig) -> None:
+    """The same, but the service never gets ready: nobody has seen it work, so it is not marked but reverted."""
+    cut_off_after_commit(fresh, {"run": "exec sleep 9999", "check": "false", "ready_timeout": 3})
+    fresh.sh("for i in $(seq 300); do [ -e /data/system/migrations/20250101-001_cut ] || break; sleep 0.1; done")
+    fresh.sh("test ! -e /etc/cut; test ! -e /run/service/cut; test ! -e /data/state/var/lib/cut")
+    found = fresh.status()
+    assert (found.migrations, found.generation, found.running) == ((), 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pyinfra_overlaymig import lab as labs
 from tests.rig import RUNNER, Rig
 
 MAKE = """
@@ -116,3 +117,31 @@ def test_owners_follow_their_names(fresh: Rig) -> None:
     owners = fresh.sh("cd /var/lib/app; stat -c '%n %u %U %G' . a c")
     assert owners == ". 992 app app\na 992 app app\nc 0 root root\n"
     assert "what was u 991 becomes 992" in fresh.sh("cat /data/state/var/log/app/current")
+
+
+def test_state_as_a_link(fresh: Rig) -> None:
+    """`state_links`: a link into /data/state, no mount; later migrations change what it leads to as any state."""
+    place = {"state": ["/var/lib/app"], "state_links": ["/var/lib/app"]}
+    before = fresh.tree()
+    script = "mkdir -p /var/lib/app; echo one >/var/lib/app/a"
+    check = "test $(readlink /var/lib/app) = /data/state/var/lib/app; test $(cat /var/lib/app/a) = {}"
+    failed = fresh.apply("20250101-001_app", script, verify=f"{check.format('one')}; exit 3", **place)
+    assert "status 3" in failed.text
+    assert fresh.tree() ^ before == frozenset()
+    service = {"app": {"run": "exec sleep 1111"}}
+    result = fresh.apply("20250101-001_app", script, verify=check.format("one"), services=service, **place)
+    assert result.code == 0, result.text
+    fresh.sh("! grep ' /var/lib/app ' /proc/self/mountinfo; test -f /data/state/services/app/initialized")
+    kept = fresh.tree()
+    changed = "echo two >/var/lib/app/a; echo b >/var/lib/app/b"
+    failed = fresh.apply("20250102-001_change", changed, verify=f"{check.format('two')}; exit 3")
+    assert failed.code == 9, failed.text
+    assert "status 3" in failed.text
+    assert fresh.tree() ^ kept == frozenset()
+    result = fresh.apply("20250102-001_change", changed, verify=check.format("two"))
+    assert result.code == 0, result.text
+    assert "/data" not in fresh.sh("cut -d ' ' -f 9- /data/system/migrations/20250102-001_change/changes.list")
+    labs.restart(fresh.lab, fresh.name)
+    fresh.sh(check.format("two"))
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    fresh.sh("test ! -L /var/lib/app; test ! -e /var/lib/app; test -f /data/state/var/lib/app/b")

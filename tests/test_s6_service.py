@@ -27,7 +27,7 @@ RUN = "exec sleep 4949"
 DEFINED = definition(render_alone(Service("demo", run=RUN), f"{LOGS}/demo"))
 UP = S6Service(
     "demo", up=True, ready=True, pid=7, wanted_up=True, since=1, reason="", supervised=True, enabled=True, deaths=(),
-    definition=DEFINED, kept=DEFINED,
+    needs=(), definition=DEFINED, kept=DEFINED,
 )  # fmt: skip
 DOWN = replace(UP, up=False, ready=False, pid=None, wanted_up=False)
 HANGS = replace(UP, ready=False)
@@ -162,7 +162,8 @@ def test_a_list_of_services_is_read() -> None:
     """Each value is what s6 said; without supervision little is known, and that is said."""
     lines = [
         "now 1000", "service a", "reason stale", "state true true false 12 7", "death 1970-01-01 00:10:00.5 exitcode 3",
-        "death 1970-01-01 00:10:01.5 signal SIGKILL", "tells ready", "boot down", "defined aa", "kept -", "service b c",
+        "death 1970-01-01 00:10:01.5 signal SIGKILL", "needs b c", "needs d",
+        "tells ready", "boot down", "defined aa", "kept -", "service b c",
         "state true false false 13 0", "defined bb", "kept bb",
         "service d", "reason bad", "defined -", "kept dd", "end",
     ]  # fmt: skip
@@ -170,11 +171,11 @@ def test_a_list_of_services_is_read() -> None:
     deaths = (Death(600, 3, None), Death(601, None, "SIGKILL"))
     assert found == {
         "a": S6Service("a", up=True, ready=False, pid=12, wanted_up=True, since=993, reason="", supervised=True,
-                       enabled=False, deaths=deaths, definition="aa", kept=None),
+                       enabled=False, deaths=deaths, needs=("b c", "d"), definition="aa", kept=None),
         "b c": S6Service("b c", up=True, ready=True, pid=13, wanted_up=False, since=1000, reason="",
-                         supervised=True, enabled=True, deaths=(), definition="bb", kept="bb"),
+                         supervised=True, enabled=True, deaths=(), needs=(), definition="bb", kept="bb"),
         "d": S6Service("d", up=False, ready=False, pid=None, wanted_up=False, since=None, reason="bad",
-                       supervised=False, enabled=True, deaths=(), definition=None, kept="dd"),
+                       supervised=False, enabled=True, deaths=(), needs=(), definition=None, kept="dd"),
     }  # fmt: skip
     assert S6Services.default() is None
     assert found["a"].to_json()["deaths"][1] == {"at": 601, "exit_code": None, "signal": "SIGKILL"}
@@ -371,6 +372,26 @@ def test_a_service_waits_for_what_it_needs(server: Operator) -> None:
     server.changes(service="server")
     server.waits_for("pgrep -fx 'sleep 5959' >/dev/null")
     server.changes(service="waits", present=False)
+
+
+def test_what_needs_a_service_stops_before_it(server: Operator) -> None:
+    """And starts again once it is ready, directly or not; what was down stays down."""
+    server.changes(service="second", run="exec sleep 5858", needs=["server"])
+    server.changes(service="third", run="exec sleep 5757", needs=["second"])
+    server.changes(service="rests", run="exec sleep 5656", needs=["server"], running=False)
+    before = [server.pid(name) for name in ("server", "second", "third")]
+    done = server.run(service="server", restarted=True)
+    assert done.returncode == 0, done.stderr
+    assert "third, which needs it, stops, second, which needs it, stops, restarts, second starts again" in done.stderr
+    services = [server.service(name) for name in ("server", "second", "third")]
+    assert all(one.up and one.pid not in before for one in services)
+    ended = [one.deaths[-1].at for one in services]
+    assert ended == sorted(ended, reverse=True)
+    assert not server.service("rests").up
+    server.changes(service="server", running=False)
+    assert not any(server.service(name).wanted_up for name in ("second", "third"))
+    for name in ("third", "second", "rests"):
+        server.changes(service=name, present=False)
 
 
 def test_a_service_that_dies_fails_at_once_with_its_output(operator: Operator) -> None:

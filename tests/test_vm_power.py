@@ -1,18 +1,21 @@
 """Loss of power: a virtual machine's power is cut while it applies and rolls back; it boots as before or as after.
 
 SIGKILL of QEMU loses what the guest's kernel had not written to its disk: contents that nothing synced, names whose
-journal was not committed. Its disk, tests/disk.py, then loses what it was not told to flush, all or in part.
+journal was not committed. Its disk, tests/disk.py, then loses what it was not told to flush, all or in part. In some of
+the cuts the disk breaks first: what the machine still tries to write fails (EIO), until the power goes at last.
 
-`make vm` cuts 24 times (or OVERLAYMIG_VM_CUTS), the tests that always run three times. The moments are drawn from a
+`make vm` cuts 24 times (or OVERLAYMIG_VM_CUTS), the tests that always run four times. The moments are drawn from a
 seed, which is printed and can be given: OVERLAYMIG_VM_SEED.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +34,7 @@ from pyinfra_overlaymig.status import Status, parse
 from tests.rig import RUNNER, Rig
 
 FULL = os.environ.get("OVERLAYMIG_VM") == "full"
-CUTS = int(os.environ.get("OVERLAYMIG_VM_CUTS", "24" if FULL else "3"))
+CUTS = int(os.environ.get("OVERLAYMIG_VM_CUTS", "24" if FULL else "4"))
 FIRST_BOOTS = 4 if FULL else 1
 SEED = int(os.environ.get("OVERLAYMIG_VM_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 AFTER = 12.0
@@ -197,14 +200,22 @@ class Machine:
         if outcome not in self.pictures:
             self.pictures[outcome] = look(self.rig).picture
 
-    def cut(self, step: str, hurry: str, moment: float) -> str:
-        """Take a step, and cut the power ``moment`` seconds after its begin; says what the disk lost."""
+    def cut(self, step: str, hurry: str, moment: float, *, broken: bool) -> tuple[str, int | None]:
+        """Take a step, and cut the power ``moment`` seconds after its begin; says what the disk lost.
+
+        With a disk that is ``broken`` then, the power goes once the step has ended: with its exit code, if it had one.
+        """
         with self.start(step, hurry) as running:
             time.sleep(moment)
+            if broken:
+                self.vm.disk.send_signal(signal.SIGUSR1)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.wait(AFTER)
+            code = running.poll()
             lost = self.vm.power_off()
             running.kill()
         self.vm.power_on()
-        return lost
+        return lost, code
 
 
 STEPS = {"one": ("apply", "two"), "two": ("rollback", "back"), "back": ("forward", "two")}
@@ -303,12 +314,15 @@ def test_power_cut_at_any_moment_leaves_before_or_after(vm: Vm) -> None:
         length = machine.seconds[step]
         moment = length + chance.uniform(0, AFTER) if chance.random() < 0.2 else chance.uniform(0, 1.1 * length)
         hurry = chance.choice(list(HURRY))
-        lost = machine.cut(step, hurry, moment)
+        broken = number % 4 == 0
+        lost, code = machine.cut(step, hurry, moment, broken=broken)
         said = f"cut {number} of seed {SEED}, {moment:.2f} s into {step} of {length:.1f} s{hurry and f', {hurry}'}"
+        said += f", after a broken disk and exit {code}" if broken else ""
         view = look(machine.rig)
         found = {name for name in (now, goal) if machine.pictures[name] == view.picture}
         assert found, f"{said}: {differences(view.picture, machine.pictures[now], machine.pictures[goal])}"
         outcome = "before" if now in found else "after"
+        assert code != 0 or outcome == "after", said
         outcomes[outcome] += 1
         now = found.pop()
         print(f"{said}: {outcome}; {lost}")  # noqa: T201 - the outcomes are the result

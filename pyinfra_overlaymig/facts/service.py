@@ -35,12 +35,14 @@ class S6Service(ServiceStatus):
     + enabled: whether it starts at boot
     + deaths: the last ten at most, oldest first
     + definition: digest of the files that define it; None where it is not in the scan directory
+    + needs: the services that are ready before it starts
     + kept: the same of its copy in the source directory, from which a boot makes it; None without one
     """
 
     supervised: bool
     enabled: bool
     deaths: tuple[Death, ...]
+    needs: tuple[str, ...]
     definition: str | None
     kept: str | None
 
@@ -79,6 +81,7 @@ class S6Services(FactBase[dict[str, S6Service] | None]):
                 "supervised": true,
                 "enabled": true,
                 "deaths": [{"at": 1763999999, "exit_code": null, "signal": "SIGKILL"}],
+                "needs": [],
                 "definition": "5f0c…",
                 "kept": "5f0c…"
             }
@@ -144,6 +147,7 @@ def _service(name: str, about: dict[str, list[str]], now: int) -> S6Service:
         supervised=supervised,
         enabled="boot" not in about,
         deaths=tuple(_death(one) for one in about.get("death", [])),
+        needs=tuple(about.get("needs", [])),
         definition=_digest(about["defined"]),
         kept=_digest(about.get("kept", ["-"])),
     )

@@ -36,6 +36,7 @@ service() {
         echo "state $stat"
         s6-svdt -n 10 "./$1" | s6-tai64nlocal -g | sed 's/^/death /'
     fi
+    [ ! -f "$1/data/needs" ] || sed 's/^/needs /' "$1/data/needs"
     [ ! -f "$1/notification-fd" ] || echo 'tells ready'
     [ ! -f "$1/reason" ] || printf 'reason %s\n' "$(head -n 1 "$1/reason")"
     boot=$1

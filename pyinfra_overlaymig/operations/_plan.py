@@ -22,6 +22,7 @@ def plan(wanted: Migration) -> Iterator[str]:
         ("conflicts with", wanted.conflicts),
         ("stops meanwhile", wanted.stop),
         ("keeps as state", wanted.state),
+        ("links to that, instead of mounting it", wanted.state_links),
     ):
         if values:
             yield f"  {what}: {', '.join(values)}"

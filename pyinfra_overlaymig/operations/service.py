@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib import resources
 from typing import Final
 
@@ -82,7 +83,8 @@ def s6_service(
     + livedir: where the copy is that s6 works on, linked into the scan directory
 
     A service is defined anew, and restarted for that, only where one of its files differs. Fails on a host where it
-    is not as wanted in time: its last output is shown.
+    is not as wanted in time: its last output is shown. What needs a service that stops is stopped before it, and
+    started again after it.
 
     **Example:**
 
@@ -127,11 +129,12 @@ def s6_service(
         steps += _if_it_ran(found, steps, restarted=restarted, signal=signal)
     else:
         steps = ["remove"] if found else []
+    steps = _with_what_needs_it(service, services, steps)
     if not steps:
         host.noop(f"service {service} is {_words(found) if present else 'not there'}")
         return
     if not shown_already(f"s6_service {scandir}/{service} {steps}"):
-        host.log(f"service {service}: {', '.join(_STEPS[step.partition(' ')[0]] for step in steps)}")
+        host.log(f"service {service}: {', '.join(_in_words(step) for step in steps)}")
     forget_status()
     arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
     script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
@@ -141,9 +144,14 @@ def s6_service(
 _STEPS: Final = {
     "define": "is defined", "up": "starts", "down": "stops", "restart": "restarts",
     "signal": "gets a signal", "enable": "will start at boot", "disable": "will not start at boot",
-    "remove": "is removed",
+    "remove": "is removed", "pause": "{}, which needs it, stops", "resume": "{} starts again",
 }  # fmt: skip
 """What each step of service.sh means, for reading."""
+
+
+def _in_words(step: str) -> str:
+    word, _, argument = step.partition(" ")
+    return _STEPS[word].format(argument)
 
 
 def _check_names(service: str, **folders: str) -> None:
@@ -216,6 +224,27 @@ def _if_it_ran(found: S6Service | None, steps: list[str], *, restarted: bool, si
         yield "restart"
     elif signal:
         yield f"signal {signal}"
+
+
+def _with_what_needs_it(service: str, services: Mapping[str, S6Service], steps: list[str]) -> list[str]:
+    """``steps``, before which all that needs the service stops, if they stop it; where it runs again, so do those."""
+    found = services.get(service)
+    words = {step.partition(" ")[0] for step in steps}
+    if not found or not found.up or not words & {"define", "down", "restart", "remove"}:
+        return steps
+    needing = [name for name in _needing(service, services) if services[name].wanted_up]
+    comes_back = not words & {"down", "remove"} and (found.wanted_up or "up" in words)
+    again = [f"resume {name}" for name in reversed(needing)] if comes_back else []
+    return [*(f"pause {name}" for name in needing), *steps, *again]
+
+
+def _needing(service: str, services: Mapping[str, S6Service]) -> list[str]:
+    """The services that need it, directly or not, in the order in which they have to stop."""
+    found = {service}
+    while more := {name for name, one in services.items() if found & set(one.needs)} - found:
+        found |= more
+    order = TopologicalSorter({name: found & set(services[name].needs) for name in found}).static_order()
+    return [name for name in reversed(list(order)) if name != service]
 
 
 def _words(found: S6Service | None) -> str:

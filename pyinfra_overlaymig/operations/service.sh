@@ -6,6 +6,8 @@
 #   define up|down|same   the tar.gz on standard input is its service directory; it is to run, or not, or as before
 #   up, down, restart     it is ready; it is down; it was started anew and is ready
 #   signal LETTER         its process got the signal that s6-svc calls so
+#   pause OTHER           OTHER, which needs it, is down
+#   resume OTHER          OTHER is ready again
 #   enable, disable       it starts at boot, or not
 #   remove                it is gone, with its supervisor and its logger
 #
@@ -176,6 +178,21 @@ restart() {
     ready
 }
 
+# pause OTHER: what needs this service does not run on without it.
+pause() {
+    s6-svc -wD -T "$((seconds * 1000))" -d "$scandir/$1" || fail "is needed by $1, which did not stop within $seconds s" \
+        "see what $1 has to say, or give both more time: timeout=…"
+}
+
+# resume OTHER: starts it again, now that this service is ready.
+resume() {
+    [ ! -d "$log/../$1" ] || log=$log/../$1
+    name=$1
+    dir=$scandir/$1
+    s6-svc -u "$dir"
+    ready
+}
+
 # remove: the kept copy goes first, so that it does not come back with the next boot.
 remove() {
     not_of_a_migration
@@ -193,6 +210,8 @@ while [ "$#" -gt 0 ]; do
     up) up ;;
     down) down ;;
     restart) restart ;;
+    pause) pause "$2"; shift ;;
+    resume) (resume "$2"); shift ;;
     signal) s6-svc "-$2" "$dir"; shift ;;
     enable) rm -f -- "$(boot)/down" ;;
     disable) : >"$(boot)/down" ;;

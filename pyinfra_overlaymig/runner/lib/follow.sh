@@ -65,6 +65,11 @@ services_follow() {
             s6-svc -u "$SCANDIR/$name"
             service_ready "$name"
             continue
+        elif grep -qxF -- "$(service_layer "$name")" "$2" && [ ! -e "$LIVE/$SERVICES/$name/down" ]; then
+            # A boot, or a run that was interrupted, has started it: what is being finished stands or falls with it.
+            say "waiting for service $name"
+            service_ready "$name"
+            continue
         fi
         left="$left $name"
     done

@@ -72,6 +72,7 @@ service_wait() {
     dir=$SCANDIR/$1
     until=$(($(date +%s) + $2))
     settle=1
+    [ -e "$dir" ] || { warn "service $1 is not supervised"; return 1; }
     [ -f "$dir/notification-fd" ] || settle=3
     while [ "$(date +%s)" -le "$until" ]; do
         state=$(s6-svstat -o pid,ready,updownfor "$dir" 2>/dev/null || echo '-1 false 0')
@@ -156,16 +157,22 @@ services_resume() {
     done <"$1/paused"
 }
 
-# services_boot ROOT: every service directory of ROOT, the base's own too, goes into the scan directory.
+# services_boot ROOT: every service directory of ROOT, the base's own too, goes into the scan directory. False when one could
+# not be; a second call does what is missing.
 services_boot() {
-    local service
-    mkdir -p "$SCANDIR" "$SERVICEDIRS"
+    local service failed
+    failed=
+    mkdir -p "$SCANDIR" "$SERVICEDIRS" || failed=yes
     for service in "$1/$SERVICES"/*/; do
         [ -d "$service" ] || continue
         service=${service%/}
-        rm -rf -- "${SERVICEDIRS:?}/${service##*/}"
-        cp -a -- "$service" "$SERVICEDIRS/"
-        service_layer "${service##*/}" >"$SERVICEDIRS/${service##*/}/layer"
-        ln -sfn "$SERVICEDIRS/${service##*/}" "$SCANDIR/${service##*/}"
+        [ -e "$SCANDIR/${service##*/}" ] || service_lay_out "$service" "${service##*/}" || failed=yes
     done
+    [ -z "$failed" ]
+}
+
+# service_lay_out SOURCE NAME: what s6-svscan will find when it starts. The link comes last: with it, all is there.
+service_lay_out() {
+    rm -rf -- "${SERVICEDIRS:?}/$2" && cp -a -- "$1" "$SERVICEDIRS/" && service_layer "$2" >"$SERVICEDIRS/$2/layer" &&
+        ln -sfn "$SERVICEDIRS/$2" "$SCANDIR/$2"
 }

@@ -27,6 +27,13 @@ state_each() {
     done <"$1/state/paths"
 }
 
+# state_place ROOT PATH: leaves in $contents where in ROOT the contents of a state path are seen: at PATH, or, where the layers
+# have a link there, at what that means in ROOT. The link itself would lead out of ROOT.
+state_place() {
+    contents=$1$2
+    [ "$(readlink -- "$contents")" != "$STATE$2" ] || contents=$1$STATE$2
+}
+
 # state_take_back JOURNAL: undoes what was published, if anything was.
 state_take_back() {
     if [ -f "$1/publishing" ]; then

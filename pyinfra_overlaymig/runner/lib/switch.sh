@@ -12,7 +12,7 @@
 # kill. The new root has copies of the old one's mounts; now the mounts themselves are laid over them, because
 # processes stand in them: s6-svscan in /run/service would have no working directory once the old root is gone.
 # Each mount is moved once, told by its id: at its place in the old root there may be a copy from the switch before, which
-# would cover it. Where it cannot be moved its copy serves as well: no error is one.
+# would cover it.
 switch_complete() {
     local mount place
     [ -d "${1-}$OLD" ] || return 0
@@ -20,13 +20,16 @@ switch_complete() {
         case $place in /dev | /proc | /sys) continue ;; esac
         [ "$(awk -v id="$mount" '$1 == id { print $5 }' /proc/1/mountinfo)" = "$OLD$place" ] || continue
         unescape "$place"
-        mount -c --move "${1-}$OLD$unescaped" "${1-}$unescaped" 2>/dev/null || :
+        mount_move "${1-}$OLD$unescaped" "${1-}$unescaped"
     done <"$RUN/carried"
     # Where /run is no mount of its own, the view still hangs in the old root.
-    mount -c --move "${1-}$OLD$RUN" "${1-}$RUN" 2>/dev/null || :
+    mount_move "${1-}$OLD$RUN" "${1-}$RUN"
     umount -c -i -l "${1-}$OLD" 2>/dev/null || :
     rmdir -- "${1-}$OLD"
 }
+
+# mount_move FROM TO: tries it twice. Where it cannot be moved its copy serves as well: no error is one.
+mount_move() { mount -c --move "$1" "$2" || mount -c --move "$1" "$2" || :; } 2>/dev/null
 
 # root_mount FILE PLACE: the id of the mount at PLACE in a mountinfo file, to standard output; of several, the top one.
 root_mount() { awk -v place="$2" '$5 == place { id = $1 } END { print id }' "$1"; }
@@ -184,6 +187,8 @@ switch_carry() {
     cut -f 2 "$RUN/state.new" >"$RUN/state.bound"
     while read -r place; do
         unescape "$place"
+        # Where the layers have a link into state there is nothing to mount.
+        [ "$(readlink -- "$2$unescaped")" != "$STATE$unescaped" ] || continue
         mount_place "$STATE$unescaped" "$2$unescaped"
         mount --bind "$STATE$unescaped" "$2$unescaped"
     done <"$RUN/state.bound"

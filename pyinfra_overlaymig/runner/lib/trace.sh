@@ -149,7 +149,8 @@ audit_places() {
         printf '%s /\n' "$(audit_device "$2")"
         [ -z "${3-}" ] || while read -r path; do
             unescape "$path"
-            printf '%s %s\n' "$(audit_device "$2$unescaped")" "$path"
+            state_place "$2" "$unescaped"
+            printf '%s %s\n' "$(audit_device "$contents")" "$path"
         done <"$3"
     } >"$1/places"
 }

@@ -58,15 +58,16 @@ stage_state() {
         number=$((number + 1))
         unescape "$path"
         dir=$stage/state/$number
-        mkdir -p "$dir/upper" "$dir/work" "$root$unescaped"
+        state_place "$root" "$unescaped"
+        mkdir -p "$dir/upper" "$dir/work" "$contents"
         if [ -d "$STATE$unescaped" ]; then
             ln -s "$STATE$unescaped" "$dir/lower"
         else
-            cp -a -- "$root$unescaped" "$dir/lower"
+            cp -a -- "$contents" "$dir/lower"
         fi
         chmod --reference="$dir/lower/." "$dir/upper"
         chown --reference="$dir/lower/." "$dir/upper"
-        (cd "$dir" && mount -t overlay overlay -o "$PLAIN,lowerdir=lower,upperdir=upper,workdir=work,volatile" "$root$unescaped")
+        (cd "$dir" && mount -t overlay overlay -o "$PLAIN,lowerdir=lower,upperdir=upper,workdir=work,volatile" "$contents")
     done <"$stage/state/paths"
 }
 
@@ -107,9 +108,21 @@ state_trees() {
         if [ -z "$(find "$stage/state/$number/lower" -mindepth 1 -print -quit)" ]; then
             cp -al -- "$stage/state/$number/upper" "$stage/state/$number/tree"
         else
-            cp -a -- "$root$unescaped" "$stage/state/$number/tree"
+            state_place "$root" "$unescaped"
+            cp -a -- "$contents" "$stage/state/$number/tree"
         fi
     done <"$stage/state/paths"
+}
+
+# link_state: a state path that the manifest wants as a link is one in the layer, and no mount.
+link_state() {
+    plan_values state-link "$stage/plan" | while read -r path; do
+        unescape "$path"
+        [ ! -L "$root$unescaped" ] || continue
+        umount "$root$unescaped"
+        rm -rf -- "$root$unescaped"
+        ln -s -- "$STATE$unescaped" "$root$unescaped"
+    done
 }
 
 # stage_inodes: what audit's inode numbers are called, as long as the mounts that have them are there.
@@ -120,7 +133,8 @@ stage_inodes() {
     while read -r path; do
         number=$((number + 1))
         unescape "$path"
-        audit_inodes "$stage/audit" "$stage/state/$number/upper" "$root$unescaped" "${path#/}"
+        state_place "$root" "$unescaped"
+        audit_inodes "$stage/audit" "$stage/state/$number/upper" "$contents" "${path#/}"
     done <"$stage/state/paths"
 }
 
@@ -142,5 +156,6 @@ services_may_start
 if [ "$status" -eq 0 ]; then
     stage_inodes
     state_trees
+    link_state
 fi
 exit "$status"

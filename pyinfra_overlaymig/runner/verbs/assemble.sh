@@ -12,7 +12,7 @@ verb_assemble() {
         fallback
     done
     # With the base's tools: those of the layers may be what is broken.
-    (services_boot "$LIVE") || warn 'some services could not be laid out'
+    services_boot "$LIVE" || services_boot "$LIVE" || warn 'some services could not be laid out'
     say "generation $(generation_current) is running"
 }
 

@@ -16,7 +16,7 @@ verb_boot() {
     [ ! -f "$RUN/running" ] || die 3 'this machine has been booted' 'boot is the entrypoint of a machine, once for each start'
     if ! sh "$SELF" assemble; then
         warn 'the current generation could not be assembled: the base runs alone'
-        (services_boot '') || warn 'some services could not be laid out'
+        services_boot '' || services_boot '' || warn 'some services could not be laid out'
     fi
     cd /
     sh "$SELF" settle </dev/null &
