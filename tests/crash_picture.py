@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -78,7 +79,9 @@ def mounts(pid: int, directory: Path) -> Iterator[str]:
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         words = line.split(" ")
         kind = words[words.index("-") + 1]
-        yield f"mount {words[4]} {kind} {words[3].replace(str(directory), '')}"
+        # On its file system, which may begin anywhere in the host's tree.
+        source = re.sub(rf"^.*/{directory.parent.name}/{directory.name}(?=/|$)", "", words[3])
+        yield f"mount {words[4]} {kind} {source}"
 
 
 def processes(pid: int) -> list[tuple[int, str]]:

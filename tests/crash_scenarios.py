@@ -296,8 +296,12 @@ class Crashes:
                         wrong.append(f"[{number}, {again}] {error}")
 
         with ThreadPoolExecutor(len(self.victims)) as pool:
-            for one in [pool.submit(work, victim) for victim in self.victims]:
-                one.result()
+            try:
+                for one in [pool.submit(work, victim) for victim in self.victims]:
+                    one.result()
+            finally:
+                # An interrupt ends it after the crash that each machine is at.
+                over.set()
         return wrong
 
 

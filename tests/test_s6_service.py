@@ -328,6 +328,8 @@ def test_a_killed_supervisor_is_back_with_its_service(server: Operator, part: st
     server.waits_for(f"! kill -0 {before} 2>/dev/null")
     server.waits_for(f"s6-svstat -o up /run/service/{part} | grep -q true")
     server.waits_for("s6-svstat -o ready /run/service/server | grep -q true")
+    # Up is what has a pid: a moment later it is the program.
+    server.waits_for("pgrep -f '^s6-log .*/server$' >/dev/null")
     assert server.rig.sh("pgrep -c -fx 'sleep 4848'; pgrep -c -f '^s6-log .*/server$'") == "1\n1\n"
     server.changes_nothing(**SERVER)
     server.rig.sh("s6-svc -wR -T 10000 -ru /run/service/server")
@@ -376,9 +378,9 @@ def test_a_service_waits_for_what_it_needs(server: Operator) -> None:
 
 def test_what_needs_a_service_stops_before_it(server: Operator) -> None:
     """And starts again once it is ready, directly or not; what was down stays down."""
-    server.changes(service="second", run="exec sleep 5858", needs=["server"])
-    server.changes(service="third", run="exec sleep 5757", needs=["second"])
-    server.changes(service="rests", run="exec sleep 5656", needs=["server"], running=False)
+    server.changes(service="second", run="exec sleep 6161", needs=["server"])
+    server.changes(service="third", run="exec sleep 6262", needs=["second"])
+    server.changes(service="rests", run="exec sleep 6363", needs=["server"], running=False)
     before = [server.pid(name) for name in ("server", "second", "third")]
     done = server.run(service="server", restarted=True)
     assert done.returncode == 0, done.stderr

@@ -145,6 +145,7 @@ _STEPS: Final = {
     "define": "is defined", "up": "starts", "down": "stops", "restart": "restarts",
     "signal": "gets a signal", "enable": "will start at boot", "disable": "will not start at boot",
     "remove": "is removed", "pause": "{}, which needs it, stops", "resume": "{} starts again",
+    "release": "{} starts again",
 }  # fmt: skip
 """What each step of service.sh means, for reading."""
 
@@ -234,7 +235,7 @@ def _with_what_needs_it(service: str, services: Mapping[str, S6Service], steps: 
         return steps
     needing = [name for name in _needing(service, services) if services[name].wanted_up]
     comes_back = not words & {"down", "remove"} and (found.wanted_up or "up" in words)
-    again = [f"resume {name}" for name in reversed(needing)] if comes_back else []
+    again = [f"{'resume' if services[name].ready else 'release'} {name}" for name in reversed(needing) if comes_back]
     return [*(f"pause {name}" for name in needing), *steps, *again]
 
 

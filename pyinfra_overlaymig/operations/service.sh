@@ -8,6 +8,7 @@
 #   signal LETTER         its process got the signal that s6-svc calls so
 #   pause OTHER           OTHER, which needs it, is down
 #   resume OTHER          OTHER is ready again
+#   release OTHER         OTHER starts again, as it was starting before
 #   enable, disable       it starts at boot, or not
 #   remove                it is gone, with its supervisor and its logger
 #
@@ -139,8 +140,18 @@ supervise() {
 # up: it runs, it tells that it is ready, if it tells, and stays so for a second, or for three where it tells nothing.
 up() {
     supervise
-    s6-svc "-$(if kept; then echo U; else echo u; fi)" "$dir"
+    start "-$(if kept; then echo U; else echo u; fi)"
     ready
+}
+
+# start OPTION: s6-svc OPTION, and s6-supervise has heard it: until then it looks as if it had given up.
+start() {
+    s6-svc "$1" "$dir"
+    tries=0
+    until [ "$(s6-svstat -o wantedup "$dir")" = true ] || [ "$tries" -ge 50 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
 }
 
 ready() {
@@ -186,10 +197,10 @@ pause() {
 
 # resume OTHER: starts it again, now that this service is ready.
 resume() {
-    [ ! -d "$log/../$1" ] || log=$log/../$1
+    log=${log:+${log%/*}/$1}
     name=$1
     dir=$scandir/$1
-    s6-svc -u "$dir"
+    start -u
     ready
 }
 
@@ -212,6 +223,7 @@ while [ "$#" -gt 0 ]; do
     restart) restart ;;
     pause) pause "$2"; shift ;;
     resume) (resume "$2"); shift ;;
+    release) s6-svc -u "$scandir/$2"; shift ;;
     signal) s6-svc "-$2" "$dir"; shift ;;
     enable) rm -f -- "$(boot)/down" ;;
     disable) : >"$(boot)/down" ;;
