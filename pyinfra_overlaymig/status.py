@@ -39,11 +39,15 @@ class Runner(Record):
 
 @dataclass(frozen=True)
 class Generation(Record):
-    """A recorded stack of layers; ``instead_of``: the generation that this is a fall-back from."""
+    """A recorded stack of layers; ``instead_of``: the generation that this is a fall-back from.
+
+    ``base``: the identity of the base that the machine had when it was made.
+    """
 
     n: int
     stack: tuple[str, ...]
     instead_of: int | None = None
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,13 +160,15 @@ class Status(Record):
             if one.reason or (one.wanted_up and not one.ready)
         ]
         halfway = [one.id for one in self.migrations if one.active and one.status != "applied"]
-        newest = max(self.generations, key=lambda one: one.n, default=None)
-        instead = newest.instead_of if newest and newest.n == self.generation else None
+        current = next((one for one in self.generations if one.n == self.generation), None)
+        instead = current.instead_of if current else None
+        other_base = current is not None and current.base not in ("", self.base)
         found = {
             f"not ready: {', '.join(down)}": down,
             f"not finished: {', '.join(halfway)}": halfway,
             f"generation {self.running} runs instead of {self.generation}": self.running != self.generation,
             f"generation {self.generation} is a fall-back from {instead}": instead is not None,
+            f"the base has changed since generation {self.generation} was made": other_base,
             f"lacks {', '.join(self.missing)}": self.missing,
         }
         return tuple(text for text, there in found.items() if there)
@@ -243,7 +249,7 @@ def _status(top: Fields) -> Status:
 
 
 def _generation(one: Fields) -> Generation:
-    return Generation(one.number("n"), one.texts("stack"), one.optional_number("instead_of"))
+    return Generation(one.number("n"), one.texts("stack"), one.optional_number("instead_of"), one.optional_text("base"))
 
 
 def _migration(one: Fields) -> MigrationRecord:

@@ -14,6 +14,12 @@ from pyinfra_overlaymig import lab
 from tests.rig import Rig
 
 MACHINES = 3
+LONGEST = ("test_vm_power.py", "test_runner_crash.py", "test_audit_vm.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The modules that take longest come first: at the end they would keep one process busy while others have none."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ def test_changed_base_is_reported(fresh: Rig) -> None:
     fresh.sh("sed -i 's/^base .*/base 0123456789abcdef/' /data/system/generations/1")
     lab.restart(fresh.lab, fresh.name)
     assert "the base has changed since generation 1" in fresh.machine.console.read_text()
+    assert fresh.status().troubles == ("the base has changed since generation 1 was made",)
 
 
 def cut_off_after_commit(fresh: Rig, service: dict[str, Any]) -> None:

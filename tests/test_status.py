@@ -96,7 +96,7 @@ def test_a_whole_status_is_read() -> None:
     assert status.runner == Runner("0.1.0", "5f0c1e")
     assert (status.host, status.kernel, status.booted, status.base) == ("lab-1", "6.18.0", True, "a16d")
     assert (status.generation, status.running) == (2, 2)
-    assert status.generations[0] == Generation(1, ("20240101-001_a",))
+    assert status.generations[0] == Generation(1, ("20240101-001_a",), base="a16d")
     assert status.migration("20240206-001_add_postgresql") == MigrationRecord(
         "20240206-001_add_postgresql", "bb", "applied", "2026-11-23T14:00:00Z", 2,
         active=True, state=("/var/lib/post gres\udcff",), services=("postgresql",), size=123456, files=42,
@@ -209,7 +209,7 @@ def test_troubles_are_named() -> None:
     ill = replace(
         well,
         running=1,
-        generations=(Generation(1, ()), Generation(2, (), instead_of=1)),
+        generations=(Generation(1, ()), Generation(2, (), instead_of=1, base="other")),
         migrations=(replace(STATUS.migrations[0], status="committed"),),
         services=(ServiceStatus("db", up=True, ready=False, pid=1, wanted_up=True, since=0, reason=""),),
         missing=("tar (package tar)",),
@@ -219,6 +219,7 @@ def test_troubles_are_named() -> None:
         "not finished: 20240101-001_a",
         "generation 1 runs instead of 2",
         "generation 2 is a fall-back from 1",
+        "the base has changed since generation 2 was made",
         "lacks tar (package tar)",
     )
     assert replace(ill, lock=LockOwner("", "", 1, "", "", "", "")).troubles == ()

@@ -38,15 +38,18 @@ verb_status() {
 }
 
 status_generations() {
-    local comma file instead
+    local comma file key value layers instead base
     comma=
     printf '['
     for file in "$SYS/generations"/[0-9]*; do
         case ${file##*/} in *[!0-9]*) continue ;; esac
-        instead=$(plan_values instead-of "$file")
-        # shellcheck disable=SC2046 # one word for each value
-        printf '%s{"n":%s,"stack":%s,"instead_of":%s}' \
-            "$comma" "${file##*/}" "$(json_list $(plan_values layer "$file"))" "${instead:-null}"
+        layers='' instead=null base=''
+        while read -r key value; do
+            case $key in layer) layers="$layers $value" ;; instead-of) instead=$value ;; base) base=$value ;; esac
+        done <"$file"
+        # shellcheck disable=SC2086 # one word for each value
+        printf '%s{"n":%s,"stack":%s,"instead_of":%s,"base":"%s"}' \
+            "$comma" "${file##*/}" "$(json_list $layers)" "$instead" "$base"
         comma=,
     done
     printf ']'
