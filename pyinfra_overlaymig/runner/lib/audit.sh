@@ -89,20 +89,14 @@ audit_rules() {
 
 # audit_quiet: the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted at /dev,
 # /proc, /sys and /run; to standard output.
-audit_quiet() {
-    local dir
-    printf '1'
-    for dir in /dev /proc /sys /run; do
-        if mountpoint -q "$dir"; then printf ' %s' "$(mountpoint -d "$dir")"; fi
-    done
-}
+audit_quiet() { awk 'BEGIN { print 1 } $5 ~ "^/(dev|proc|sys|run)$" && !seen[$3]++ { print $3 }' /proc/self/mountinfo; }
 
 # audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
 audit_ask() {
     local verb tries
     if [ -p "$AUDIT_SHARED/ask" ]; then
         # shellcheck disable=SC2046 # one word for each device
-        printf '%s %s %s\n' "$1" "$2" "$(audit_quiet)" 1<>"$AUDIT_SHARED/ask"
+        printf '%s %s %s\n' "$1" "$2" "$(audit_quiet | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
         tries=0
         until [ -f "$AUDIT_SHARED/answers/$2.$1" ]; do
             tries=$((tries + 1))

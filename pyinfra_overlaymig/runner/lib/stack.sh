@@ -78,10 +78,8 @@ stack_has() {
 
 # stack_state: every state path of the current generation's migrations, escaped, one a line, to standard output.
 stack_state() {
-    local layer
-    generation_stack "$(generation_current)" | while read -r layer; do
-        plan_values state "$SYS/migrations/$layer/record"
-    done | sort -u
+    generation_stack "$(generation_current)" | sed "s,.*,$SYS/migrations/&/record," | xargs -r grep -hs '^state ' |
+        sed 's/^state //' | sort -u
 }
 
 # stack_links DIR GENERATION: fills DIR with short names for a stack, and leaves the value of lowerdir=, relative to

@@ -36,7 +36,8 @@ mkdir -p "$lists" "$lower"
 # sort(1) of many paths needs room, and the base's /tmp is read-only.
 export TMPDIR="$lists"
 stack_mount_lower "$stage/links" "$lower" "$(generation_current)"
-for path in $NOWHERE; do rm -rf -- "${upper:?}/$path"; done
+# shellcheck disable=SC2086 # one word for each path
+(cd "$upper" && rm -rf -- $NOWHERE)
 state_found
 
 (cd "$upper" && find . -mindepth 1 -print0) >"$lists/paths"
