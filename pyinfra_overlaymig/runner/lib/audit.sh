@@ -61,7 +61,9 @@ audit_rules() {
     for arch in b64 b32; do
         opened=openat,openat2
         changed=truncate,mkdirat,renameat,renameat2,linkat,unlinkat,symlinkat,mknodat
-        described=fchmod,fchmodat,fchown,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
+        # Not fchmod and fchown: whoever has a file open to write to it is known by that, and package managers call them for
+        # each file.
+        described=fchmodat,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
         started=execve,execveat,clone,clone3
         case $arch:$(uname -m) in
         b64:x86_64 | b32:*)
@@ -74,7 +76,7 @@ audit_rules() {
         # fchmodat2, and the 32-bit calls with wide ids and times: auditctl may not know their names.
         case $arch:$(uname -m) in
         b64:*) described=$described,452 ;;
-        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,fchown32,412,452 ;;
+        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,412,452 ;;
         esac
         scope="-F sessionid=$session"
         for device; do

@@ -267,7 +267,7 @@ audit_explain() {
             else last = newest(content[path], content_of[key])
             if (op == "M" || !last) last = newest(last, newest(metadata[path], metadata_of[key]))
             if (!last) {
-                print "unexplained change " (word[10] == "==" ? "hard-link" : "unknown") " " path >lines
+                print "unexplained change " (word[10] == "==" ? "hard-link" : op == "M" ? "by-handle" : "unknown") " " path >lines
                 unexplained++
                 next
             }
