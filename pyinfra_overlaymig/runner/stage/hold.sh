@@ -38,5 +38,6 @@ $now
 END
         before=$now
     fi
-    sleep 0.2
+    # auditd keeps a full one under other names for longer than this.
+    sleep 0.5
 done
