@@ -88,9 +88,15 @@ _EXEC: Final = re.compile(r"^\s*exec\s+(?![0-9]*[<>&])\S")
 
 # s6-supervise makes the process of a service the leader of its process group, and signals it alone.
 _SWEEP: Final = """\
-# Ends what the shell that was the service left running.
+# What the shell that was the service left running ends before the service counts as down.
 read -r group _ <group
-kill -TERM "-$group" 2>/dev/null || :
+kill -s {signal} -- "-$group" 2>/dev/null || :
+tries={tries}
+while kill -0 -- "-$group" 2>/dev/null && [ "$tries" -gt 0 ]; do
+    tries=$((tries - 1))
+    sleep 0.1
+done
+kill -s KILL -- "-$group" 2>/dev/null || :
 """
 
 # A process is known by its number and the time that it began (field 22 of its stat), as numbers are used again.
@@ -111,19 +117,25 @@ fi
 echo "$$ $(begun "$$")" >group
 """
 
-# The pid of `run` is up for s6, whatever it waits for: nothing is ready before the program itself says so.
+# The pid of `run` is up for s6, whatever it waits for: ready is what counts.
 _WAIT: Final = """\
 # What it needs is ready before it starts, whoever starts it, and after a restart of the machine too.
-while read -r need; do
+is_ready() {{
     event=-U
-    [ -e {scandir}/"$need/notification-fd" ] || event=-u
+    [ -e {scandir}/"$1/notification-fd" ] || event=-u
     # No longer than a second at a time: what is stopped meanwhile must leave nobody waiting, and should say for what.
-    s6-svwait -t 1000 "$event" {scandir}/"$need" 2>/dev/null || {{
+    s6-svwait -t 1000 "$event" {scandir}/"$1" 2>/dev/null
+}}
+while read -r need; do
+    is_ready "$need" || {{
         echo "{name}: waiting for $need"
-        until s6-svwait -t 1000 "$event" {scandir}/"$need" 2>/dev/null; do sleep 0.2; done
+        until is_ready "$need"; do sleep 0.2; done
     }}
 done <data/needs
 """
+
+# A service that tells nothing is ready when its own program begins, which is after all that it waits for.
+_BEGINS: Final = "echo >&3\nexec 3>&-\n"
 
 _PREPARED: Final = """\
 if ! ./pre-start >pre-start.said 2>&1; then
@@ -193,6 +205,8 @@ def _files(service: Service, log: str | None, pre_start: str | None, scandir: st
         yield Rendered(f"env/{name}", f"{value}\n", executable=False)
     if service.needs:
         yield Rendered("data/needs", "".join(f"{other}\n" for other in sorted(service.needs)), executable=False)
+    if _tells_nothing(service):
+        yield Rendered("data/begins", "", executable=False)
     for path, script in (
         ("data/check", service.check),
         ("prepare", service.prepare),
@@ -201,7 +215,8 @@ def _files(service: Service, log: str | None, pre_start: str | None, scandir: st
         if script is not None:
             yield Rendered(path, f"{_HEADER}{script.rstrip()}\n", executable=True)
     for path, setting in (
-        ("notification-fd", 3 if service.check else service.notification_fd),
+        ("notification-fd", service.notification_fd or 3),
+        ("timeout-finish", (_tries(service) * 100 + 10_000) if _stays_a_shell(service) else None),
         ("down-signal", service.down_signal),
         ("timeout-kill", service.timeout_kill),
         ("max-death-tally", service.max_death_tally),
@@ -218,9 +233,13 @@ def _main(service: Service) -> str:
 
 
 def _finish(service: Service, pre_start: str | None) -> str | None:
-    sweep = _SWEEP if _stays_a_shell(service) else None
+    sweep = _SWEEP.format(signal=_signal(service), tries=_tries(service)) if _stays_a_shell(service) else None
     stay_down = _STAY_DOWN if pre_start is not None else None
     return "\n".join(filter(None, (stay_down, sweep, service.finish))) or None
+
+
+def _tells_nothing(service: Service) -> bool:
+    return not service.check and not service.notification_fd
 
 
 def _stays_a_shell(service: Service) -> bool:
@@ -241,7 +260,7 @@ def _is_one_command(text: str) -> bool:
     except ValueError:
         return False
     one_line = "\n" not in text.replace("\\\n", " ")
-    operators = any(set(token) <= set(";&|()") for token in tokens)
+    operators = any(token and set(token) <= set(";&|()") for token in tokens)
     return one_line and not operators and "=" not in tokens[0]
 
 
@@ -270,6 +289,8 @@ def _run(service: Service, pre_start: str | None, scandir: str) -> str:
     with_environment = "s6-envdir -fL env " if service.environment else ""
     if service.prepare:
         lines.append(_step(service.name, "./prepare", with_environment))
+    if _tells_nothing(service):
+        lines.append(_BEGINS)
     lines.append(f"exec {with_environment}{_program(service)}\n")
     return "".join(lines)
 
@@ -277,10 +298,19 @@ def _run(service: Service, pre_start: str | None, scandir: str) -> str:
 def _one_instance(service: Service) -> str:
     return _ONE_INSTANCE.format(
         name=service.name,
-        signal=(service.down_signal or "SIGTERM").removeprefix("SIG"),
+        signal=_signal(service),
         whom="-" if _stays_a_shell(service) else "",
-        tries=(service.timeout_kill or _PATIENCE) // 100 + 1,
+        tries=_tries(service),
     )
+
+
+def _signal(service: Service) -> str:
+    return (service.down_signal or "SIGTERM").removeprefix("SIG")
+
+
+def _tries(service: Service) -> int:
+    """How often it is looked after, each tenth of a second, before it is killed."""
+    return (service.timeout_kill or _PATIENCE) // 100 + 1
 
 
 def _log_run(service: Service, folder: str) -> str:

@@ -103,11 +103,14 @@ def test_every_program_is_sound_sh(tmp_path: Path, one: Migration) -> None:
 
 
 def test_what_a_directory_holds() -> None:
-    """A service that asks for nothing has five programs; each setting adds its one file, sorted."""
-    assert list(files(PLAIN)) == ["finish", "log/run", "main", "pre-start", "run"]
+    """A service that asks for nothing has five programs, and tells when it begins; each setting adds its one file."""
+    assert list(files(PLAIN)) == [
+        "data/begins", "finish", "log/run", "main", "notification-fd", "pre-start", "run",
+    ]  # fmt: skip
     assert list(files(FULL)) == [
         "data/check", "data/needs", "down-signal", "env/EMPTY", "env/GREETING", "finish", "log/run", "main",
-        "max-death-tally", "notification-fd", "pre-start", "prepare", "run", "timeout-kill",
+        "max-death-tally", "notification-fd", "pre-start", "prepare", "run", "timeout-finish",
+        "timeout-kill",
     ]  # fmt: skip
     settings = ("notification-fd", "down-signal", "timeout-kill", "max-death-tally", "data/needs", "env/EMPTY")
     assert {key: files(FULL)[key] for key in settings} == {
@@ -122,18 +125,19 @@ def test_only_programs_are_executable() -> None:
     modes = {file.path: file.mode for file in render(migration(FULL), FULL)}
     assert {path for path, mode in modes.items() if mode == 0o600} == {"env/EMPTY", "env/GREETING"}
     assert {path for path, mode in modes.items() if mode == 0o644} == {
-        "data/needs", "down-signal", "max-death-tally", "notification-fd", "timeout-kill",
+        "data/needs", "down-signal", "max-death-tally", "notification-fd", "timeout-finish",
+        "timeout-kill",
     }  # fmt: skip
 
 
 def test_a_service_of_no_migration_touches_nothing_of_migrations() -> None:
     """It has no pre-start, and its log where it is told, or none."""
     alone = {file.path: file.text for file in render_alone(PLAIN, "/var/log/it's")}
-    assert list(alone) == ["log/run", "main", "run"]
+    assert list(alone) == ["data/begins", "log/run", "main", "notification-fd", "run"]
     assert "pre-start" not in alone["run"]
     assert "/data" not in "".join(alone.values())
     assert """exec s6-log n5 s1000000 T '/var/log/it'"'"'s'\n""" in alone["log/run"]
-    assert [file.path for file in render_alone(PLAIN, None)] == ["main", "run"]
+    assert [file.path for file in render_alone(PLAIN, None)] == ["data/begins", "main", "notification-fd", "run"]
 
 
 @pytest.mark.parametrize("killed", ["a process", "a shell", "a logger"])
@@ -197,7 +201,7 @@ def test_any_value_arrives_in_the_environment(value: str) -> None:
         service = Service("x", run='printf %s "$VALUE"', environment=(("VALUE", value),))
         there = write(migration(service), Path(directory)) / "x"
         (there / "pre-start").write_text("#!/bin/sh\n")
-        found = subprocess.run([there / "run"], cwd=there, capture_output=True, check=True)
+        found = subprocess.run(["sh", "-c", "exec ./run 3>/dev/null"], cwd=there, capture_output=True, check=True)
         assert found.stdout == value.encode("utf-8")
 
 

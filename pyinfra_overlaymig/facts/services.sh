@@ -22,6 +22,7 @@ definition() {
         (files "$1" -type f -exec sha256sum {} +)
         (files "$1" -type f -perm -100 -print)
         (files "$1" ! -type f ! -type d -print)
+        (files "$1" -path './env/*' -perm /077 -print)
     } | sort | sha256sum | cut -d ' ' -f 1
 }
 
@@ -38,7 +39,7 @@ service() {
     fi
     [ ! -f "$1/data/needs" ] || sed 's/^/needs /' "$1/data/needs"
     [ ! -f "$1/notification-fd" ] || echo 'tells ready'
-    [ ! -f "$1/reason" ] || printf 'reason %s\n' "$(head -n 1 "$1/reason")"
+    [ ! -f "$1/reason" ] || printf 'reason %s\n' "$(head -n 1 "$1/reason" | sed 's/[^[:print:]]/?/g')"
     boot=$1
     [ -z "$kept" ] || [ ! -d "$kept/$1" ] || boot=$kept/$1
     [ ! -f "$boot/down" ] || echo 'boot down'

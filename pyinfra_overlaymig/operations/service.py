@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cache
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from typing import Final
 
@@ -83,8 +83,8 @@ def s6_service(
     + livedir: where the copy is that s6 works on, linked into the scan directory
 
     A service is defined anew, and restarted for that, only where one of its files differs. Fails on a host where it
-    is not as wanted in time: its last output is shown. What needs a service that stops is stopped before it, and
-    started again after it.
+    is not as wanted in time: its last output is shown. What needs a service that restarts, or is defined anew,
+    is stopped before it and started again after it; what needs one that stops or is removed is stopped before it.
 
     **Example:**
 
@@ -129,7 +129,14 @@ def s6_service(
         steps += _if_it_ran(found, steps, restarted=restarted, signal=signal)
     else:
         steps = ["remove"] if found else []
-    steps = _with_what_needs_it(service, services, steps)
+    try:
+        steps = _with_what_needs_it(service, services, steps)
+    except CycleError as error:
+        yield failure(
+            f"services of {host.name} need each other in a circle: {' -> '.join(error.args[1])}",
+            "define one of them without that need",
+        )
+        return
     if not steps:
         host.noop(f"service {service} is {_words(found) if present else 'not there'}")
         return

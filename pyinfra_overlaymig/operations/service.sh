@@ -15,12 +15,21 @@
 # SOURCEDIR keeps what a boot copies to LIVEDIR and links into SCANDIR; '' where nothing does. Of a service that is kept,
 # the `down` file there is for the next boot, and that in LIVEDIR for a new s6-supervise, should this one be killed.
 set -eu
+umask 022
 scandir=$1 sourcedir=$2 livedir=$3 name=$4 log=$5 seconds=$6
 shift 6
 dir=$scandir/$name
 live=$livedir/$name
 source=${sourcedir:+$sourcedir/$name}
 until=$(($(date +%s) + seconds))
+steps=" $* " paused=
+trap 'give_back $?' EXIT
+trap 'exit 1' HUP INT TERM
+
+# give_back STATUS: where this fails, what was paused and is to run again starts; it waits for its needs by itself.
+give_back() {
+    [ "$1" -eq 0 ] || for other in $paused; do s6-svc -u "$scandir/$other" || :; done
+}
 
 # kept: true where the next boot makes the service from a copy.
 kept() { [ -n "$source" ] && [ -d "$source" ]; }
@@ -39,7 +48,8 @@ fail_with_output() {
     printf 'service %s %s\n' "$name" "$1" >&2
     if [ -s "$log/current" ]; then
         printf 'its last output, from %s:\n' "$log/current" >&2
-        tail -n 20 -- "$log/current" | sed 's/^/    /' >&2
+        # As bytes that are no ASCII may be no text for who reads this.
+        tail -n 20 -- "$log/current" | LC_ALL=C sed 's/[^[:print:][:space:]]/?/g; s/^/    /' >&2
     elif [ -n "$log" ]; then
         printf '  hint: it wrote nothing to %s\n' "$log" >&2
     else
@@ -156,7 +166,7 @@ start() {
 
 ready() {
     settle=1 starts=0 last=
-    [ -f "$dir/notification-fd" ] || settle=3
+    if [ ! -f "$dir/notification-fd" ] || [ -f "$dir/data/begins" ]; then settle=3; fi
     while :; do
         # shellcheck disable=SC2046 # four words
         set -- $(s6-svstat -o pid,ready,wantedup,updownfor "$dir" 2>/dev/null || echo -1 false true 0)
@@ -191,6 +201,7 @@ restart() {
 
 # pause OTHER: what needs this service does not run on without it.
 pause() {
+    case $steps in *" resume $1 "* | *" release $1 "*) paused="$paused $1" ;; esac
     s6-svc -wD -T "$((seconds * 1000))" -d "$scandir/$1" || fail "is needed by $1, which did not stop within $seconds s" \
         "see what $1 has to say, or give both more time: timeout=…"
 }
@@ -222,7 +233,7 @@ while [ "$#" -gt 0 ]; do
     down) down ;;
     restart) restart ;;
     pause) pause "$2"; shift ;;
-    resume) (resume "$2"); shift ;;
+    resume) (trap - EXIT; resume "$2"); shift ;;
     release) s6-svc -u "$scandir/$2"; shift ;;
     signal) s6-svc "-$2" "$dir"; shift ;;
     enable) rm -f -- "$(boot)/down" ;;

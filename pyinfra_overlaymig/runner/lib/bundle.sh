@@ -82,6 +82,14 @@ preflight() {
     for other in $(plan_values conflicts "$1/plan"); do
         ! stack_has "$other" || die 3 "$2 conflicts with $other, which is applied here" "go back to before $other, or leave $2 out"
     done
+    for other in $(generation_stack "$(generation_current)"); do
+        ! plan_values conflicts "$SYS/migrations/$other/manifest" | grep -qxF -- "$2" ||
+            die 3 "$other, which is applied here, conflicts with $2" "go back to before $other, or leave $2 out"
+    done
+    for other in $(plan_values stop "$1/plan"); do
+        [ -e "$SCANDIR/$other" ] || [ -d "$LIVE/$SERVICES/$other" ] || plan_values service "$1/plan" | grep -qxF -- "$other" ||
+            die 3 "$2 stops the service $other, which is not here" 'correct its name, or take it out of stop:'
+    done
     ! stack_has "$2" || die 20 "$2 is in the current generation and was never finished" 'run: system-migrate recover'
     last=$(stack_newest)
     if plan_values local "$1/plan" | grep -q yes; then last=; fi

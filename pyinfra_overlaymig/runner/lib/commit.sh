@@ -132,7 +132,8 @@ revert() {
     mkdir -p "$SYS/staging/$1"
     echo "$1" >"$SYS/staging/$1/layers"
     if [ "$3" = live ]; then
-        services_pause_own "$1"
+        # Better under a service that does not stop than not at all.
+        services_pause_own "$1" || :
         switch_live
     fi
     state_take_back "$SYS/staging/$1"

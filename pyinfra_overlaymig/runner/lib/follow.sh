@@ -14,7 +14,10 @@ services_order() {
         [ -d "$dir" ] || continue
         printf '%s %s\n' "$name" "$name"
         [ ! -f "$dir/data/needs" ] || sed "s/\$/ $name/" "$dir/data/needs"
-    done | tsort
+    done | tsort | while read -r name; do
+        # What is needed may have gone with its layer.
+        [ ! -d "$LIVE/$SERVICES/$name" ] || echo "$name"
+    done
 }
 
 # services_needing SERVICE…: these and all that need them, in the order in which they have to stop, one a line, to standard
@@ -53,13 +56,11 @@ services_follow() {
     done
     left=
     for name in $(services_order); do
-        if ! service_current "$name"; then
-            if [ "$(service_restart "$name")" != never ] || [ ! -L "$SCANDIR/$name" ]; then
-                say "starting service $name"
-                service_install "$LIVE/$SERVICES/$name" "$name"
-                [ -e "$LIVE/$SERVICES/$name/down" ] || service_ready "$name"
-                continue
-            fi
+        if ! service_current "$name" && { [ "$(service_restart "$name")" != never ] || [ ! -L "$SCANDIR/$name" ]; }; then
+            say "starting service $name"
+            service_install "$LIVE/$SERVICES/$name" "$name"
+            [ -e "$LIVE/$SERVICES/$name/down" ] || service_ready "$name"
+            continue
         elif grep -sqxF -- "$name" "$1/paused"; then
             say "starting service $name again"
             s6-svc -u "$SCANDIR/$name"
@@ -71,7 +72,7 @@ services_follow() {
             service_ready "$name"
             continue
         fi
-        left="$left $name"
+        [ "$(s6-svstat -o up "$SCANDIR/$name" 2>/dev/null)" != true ] || left="$left $name"
     done
     [ -z "$left" ] || say "left running:$left"
 }

@@ -21,12 +21,14 @@ lock_take() {
 # False where it did not.
 lock_wait() {
     # The holder's names, which are not the caller's.
-    local reader who from pid boot_id since verb id
+    local reader log who from pid boot_id since verb id
     [ -n "${lock_patience-}" ] || return 1
     lock_owner
     say "waiting for ${who:-somebody} from ${from:-nowhere}: ${verb:-} ${id:-}, since ${since:-}"
-    # A verb other than apply has no log: then there is nothing to show, and no reader.
-    tail -n +1 -s 0.1 -f -- "$SYS/staging/$id/log" 2>/dev/null &
+    log=$SYS/staging/$id/log
+    [ "${verb:-}" != rollback ] || log=$ROLLBACK/log
+    # Other verbs have no log: then there is nothing to show, and no reader.
+    tail -n +1 -s 0.1 -f -- "$log" 2>/dev/null &
     reader=$!
     flock 9
     kill "$reader" 2>/dev/null || :

@@ -93,7 +93,7 @@ rollback_back() {
     # What failed may have been in the middle of the switch: which generation runs is known after this.
     switch_settle
     generation_set "$(plan_values from "$ROLLBACK/journal")"
-    [ "$1" = boot ] || rollback_pause
+    [ "$1" = boot ] || rollback_pause || :
     state_take_back "$ROLLBACK"
     if [ "$1" = live ]; then
         [ "$(generation_running)" = "$(generation_current)" ] || switch_live

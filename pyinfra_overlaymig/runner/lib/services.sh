@@ -2,6 +2,9 @@
 # directory /run/service; a boot starts with both empty.
 # shellcheck shell=dash
 
+# Seconds within which a service has to stop, or what wanted it stopped fails.
+STOP_WITHIN=120
+
 # services_supported: true when s6-svscan runs on the scan directory.
 services_supported() { [ -p "$SCANDIR/.s6-svscan/control" ]; }
 
@@ -14,11 +17,22 @@ service_install() {
     s6-svlink -t 10000 "$SCANDIR" "$SERVICEDIRS/$2"
 }
 
-# service_drop NAME: stops a service, its supervisor and its logger, and removes it.
+# service_drop NAME: stops a service, its supervisor and its logger, and removes it. Fails when one of them stays: what takes
+# its place would run beside it.
 service_drop() {
-    if [ -L "$SCANDIR/$1" ]; then
-        s6-svunlink -t 30000 "$SCANDIR" "$1" || warn "service $1 did not stop in time"
-    fi
+    local tries
+    if [ -L "$SCANDIR/$1" ]; then s6-svunlink -X "$SCANDIR" "$1" 2>/dev/null || rm -f -- "$SCANDIR/$1"; fi
+    # Whoever unlinked it before may have been killed before s6-svscan was told.
+    if [ -d "$SERVICEDIRS/$1" ]; then s6-svscanctl -an "$SCANDIR" 2>/dev/null || :; fi
+    tries=0
+    while s6-svok "$SERVICEDIRS/$1" 2>/dev/null || s6-svok "$SERVICEDIRS/$1/log" 2>/dev/null; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt $((STOP_WITHIN * 10)) ]; then
+            warn "service $1 did not stop within $STOP_WITHIN s (timeout_kill in its manifest would end it)"
+            return 1
+        fi
+        sleep 0.1
+    done
     rm -rf -- "${SERVICEDIRS:?}/$1"
 }
 
@@ -53,27 +67,29 @@ service_limit() {
     echo "${limit:-60}"
 }
 
-# services_late: the names of the running root's services that do not get ready, each within its limit once those that it
-# needs are, on one line, to standard output.
+# services_late: the names of the generation's services that do not get ready, each within its limit once those that it
+# needs are, on one line, to standard output. No other generation would help those of the base, or made by hand.
 services_late() {
     local name late
     late=
     for name in $(services_order); do
         # One that is down by its own wish is as it should be.
-        [ -e "$LIVE/$SERVICES/$name/down" ] || service_wait "$name" "$(service_limit "$name")" || late="$late $name"
+        if [ -e "$LIVE/$SERVICES/$name/down" ] || [ "$(service_layer "$name")" = base ]; then continue; fi
+        service_wait "$name" "$(service_limit "$name")" || late="$late $name"
     done
     printf '%s' "${late# }"
 }
 
 # service_wait NAME SECONDS: true once NAME is ready and stays so for a second; a service that tells no readiness has
-# to live for three. False as soon as it died three times, or when the time is over.
+# to live for three. False as soon as it died three times, or has given up, or when the time is over.
 service_wait() {
-    local dir until settle state pid age ready deaths
+    local dir until settle state pid age ready last starts
     dir=$SCANDIR/$1
     until=$(($(date +%s) + $2))
     settle=1
     [ -e "$dir" ] || { warn "service $1 is not supervised"; return 1; }
-    [ -f "$dir/notification-fd" ] || settle=3
+    if [ ! -f "$dir/notification-fd" ] || [ -f "$dir/data/begins" ]; then settle=3; fi
+    last=-1 starts=0
     while [ "$(date +%s)" -le "$until" ]; do
         state=$(s6-svstat -o pid,ready,updownfor "$dir" 2>/dev/null || echo '-1 false 0')
         pid=${state%% *}
@@ -86,9 +102,13 @@ service_wait() {
             warn "service $1 stays down: $(cat "$dir/reason")"
             return 1
         fi
-        deaths=$(s6-svdt "$dir" 2>/dev/null | wc -l)
-        if [ "$deaths" -ge 3 ]; then
-            warn "service $1 died $deaths times while it started"
+        # s6's own tally of deaths has those of all that came before this start.
+        if [ "$pid" -gt 0 ] && [ "$pid" != "$last" ]; then
+            last=$pid
+            starts=$((starts + 1))
+        fi
+        if [ "$starts" -gt 3 ]; then
+            warn "service $1 died three times while it started"
             return 1
         fi
         sleep 0.2
@@ -133,9 +153,10 @@ services_of() {
     done <"$2" | sort -u
 }
 
-# services_pause JOURNAL SERVICE…: stops those of them that are meant to be up, and notes them.
+# services_pause JOURNAL SERVICE…: stops those of them that are meant to be up, and notes them. Fails when one does not stop.
 services_pause() {
-    local journal service
+    local journal service failed
+    failed=
     journal=$1
     shift
     for service; do
@@ -143,8 +164,12 @@ services_pause() {
         [ "$(s6-svstat -o wantedup "$SCANDIR/$service" 2>/dev/null)" = true ] || continue
         say "stopping service $service"
         echo "$service" >>"$journal/paused"
-        s6-svc -wD -T 30000 -d "$SCANDIR/$service" || warn "service $service did not stop in time"
+        if ! s6-svc -wD -T $((STOP_WITHIN * 1000)) -d "$SCANDIR/$service"; then
+            warn "service $service did not stop within $STOP_WITHIN s (timeout_kill in its manifest would end it)"
+            failed=yes
+        fi
     done
+    [ -z "$failed" ]
 }
 
 # services_resume JOURNAL: starts again what services_pause stopped, and only that. One that the current generation defines

@@ -1,4 +1,4 @@
-# rollback [--restore-state] [--confirm SECONDS] GENERATION|ID: goes to the stack of any kept generation, or to the one that
+# rollback [--wait] [--restore-state] [--confirm SECONDS] GENERATION|ID: goes to the stack of any kept generation, or to the one that
 # has ID on top, by a new generation: history only grows. No script runs, no layer is copied. State stays as it is, unless
 # the snapshots of the layers that go are to be restored.
 # shellcheck shell=dash
@@ -9,6 +9,7 @@ verb_rollback() {
     while [ "$#" -gt 1 ]; do
         case $1 in
         --restore-state) restore=yes ;;
+        --wait) lock_patience=yes ;;
         --confirm)
             seconds=$2
             confirm_seconds "$seconds"

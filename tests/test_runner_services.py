@@ -1,0 +1,115 @@
+"""Services of migrations on a machine: which a switch restarts, in which order they go, what brings them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.rig import RUNNER, Rig
+
+READY = {"check": "true"}
+
+
+def pids(rig: Rig, *names: str) -> dict[str, str]:
+    return {name: rig.sh(f"s6-svstat -o pid /run/service/{name}").strip() for name in names}
+
+
+def test_switch_restarts_what_it_has_to(fresh: Rig) -> None:
+    """What runs from a file that changed, and what wants it at each switch; all else goes on, and is named."""
+    services: dict[str, Any] = {
+        "uses": {"run": "exec /opt/program 1111"},
+        "other": {"run": "exec sleep 2222"},
+        "always": {"run": "exec sleep 3333", "restart": "always"},
+        "never": {"run": "exec /opt/program 4444", "restart": "never"},
+    }
+    script = "cp /usr/bin/sleep /opt/program"
+    assert fresh.apply("20250101-001_services", script, services=services).code == 0
+    before = pids(fresh, *services)
+    result = fresh.apply("20250102-001_program", "printf more >>/opt/program")
+    assert result.code == 0, result.text
+    after = pids(fresh, *services)
+    assert {name for name in services if before[name] != after[name]} == {"uses", "always"}
+    assert {"never", "other"} <= set(result.text.partition("left running: ")[2].split("\n")[0].split())
+    again = fresh.apply("20250103-001_unrelated", "echo x >/etc/unrelated")
+    assert {name for name, pid in pids(fresh, *services).items() if pid != after[name]} == {"always"}, again.text
+
+
+def test_service_that_was_stopped_often_is_not_taken_for_one_that_dies(fresh: Rig) -> None:
+    """Each migration that stops it meanwhile adds a death to s6's tally."""
+    assert fresh.apply("20250101-001_often", ":", services={"often": {"run": "exec sleep 1111"}}).code == 0
+    for number in range(2, 6):
+        result = fresh.apply(f"20250101-00{number}_stops", ":", stop=["often"])
+        assert result.code == 0, result.text
+    fresh.sh("test $(s6-svstat -o ready /run/service/often) = true")
+
+
+def test_dependants_stop_first_when_a_rollback_takes_them(fresh: Rig) -> None:
+    """The one that is needed is there as long as anything needs it; both are gone afterwards."""
+    ended = "echo {} >>/data/ended"
+    services = {
+        "app": {"run": "exec sleep 1111", "needs": ["store"], "finish": ended.format("app"), **READY},
+        "store": {"run": "exec sleep 2222", "finish": ended.format("store"), **READY},
+    }
+    assert fresh.apply("20250101-001_both", ":", services=services).code == 0
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    assert fresh.sh("cat /data/ended; ls /run/service").split() == ["app", "store", "sshd"]
+
+
+def test_nothing_starts_before_all_below_it_is_ready(fresh: Rig) -> None:
+    """Through a service that tells no readiness of its own, too: it is not ready while it waits."""
+    services = {
+        "a": {"run": "exec sleep 1111", "check": "test -e /run/a-is-ready", "ready_timeout": 20},
+        "b": {"run": ": >/run/b-began; exec sleep 2222", "needs": ["a"]},
+        "c": {"run": ": >/run/c-began; exec sleep 3333", "needs": ["b"]},
+    }
+    result = fresh.apply("20250101-001_chain", ":", services=services, verify="exit 1")
+    assert "service a was not ready" in result.text
+    fresh.sh("test ! -e /run/b-began; test ! -e /run/c-began; : >/run/a-is-ready")
+    assert fresh.apply("20250101-001_chain", ":", services=services).code == 0
+    fresh.sh(
+        "s6-svc -r /run/service/a; rm /run/a-is-ready /run/b-began /run/c-began; s6-svc -r /run/service/c; sleep 2"
+    )
+    fresh.sh("test ! -e /run/c-began || test $(s6-svstat -o ready /run/service/b) = true")
+
+
+def test_killed_processes_are_back_and_ready(fresh: Rig) -> None:
+    """`kill -9` of the service, and of s6-supervise: one instance of it is ready again."""
+    assert fresh.apply("20250101-001_back", ":", services={"back": {"run": "exec sleep 1111", **READY}}).code == 0
+    for victim in ("$(s6-svstat -o pid /run/service/back)", "$(pgrep -fx 's6-supervise back')"):
+        before = pids(fresh, "back")
+        fresh.sh(f"kill -9 {victim}")
+        fresh.sh(
+            f"""
+            until pid=$(s6-svstat -o pid /run/service/back 2>&1) && [ "$pid" -gt 0 ] && [ "$pid" != {before["back"]} ]
+            do sleep 0.1; done
+            s6-svwait -U -t 20000 /run/service/back; test $(pgrep -c -fx 'sleep 1111') = 1
+            """
+        )
+        assert pids(fresh, "back") != before
+
+
+def test_pre_start_that_fails_is_told_by_status(fresh: Rig) -> None:
+    """The service stays down, and why is in the status and in the fact, whatever bytes it was said in."""
+    assert fresh.apply("20250101-001_down", ":", services={"down": {"run": "exec sleep 1111"}}).code == 0
+    fresh.sh(
+        r"""
+        printf '#!/bin/sh\nprintf "no r\\366om\\n"; exit 1\n' >/run/service/down/pre-start
+        s6-svc -r /run/service/down; s6-svwait -D -t 10000 /run/service/down; sleep 1
+        """
+    )
+    found = fresh.status().service("down")
+    assert found is not None
+    assert not found.up
+    assert found.reason.startswith("no r")
+    assert any("down (no r" in one for one in fresh.status().troubles)
+
+
+def test_what_cannot_be_is_refused(fresh: Rig) -> None:
+    """A conflict that only the other one names, and a service to stop that is not there."""
+    assert fresh.apply("20250101-001_first", ":", conflicts=["20250102-001_second"]).code == 0
+    second = fresh.apply("20250102-001_second", "echo x >/etc/second")
+    assert second.code == 3
+    assert "20250101-001_first, which is applied here, conflicts with 20250102-001_second" in second.text
+    third = fresh.apply("20250103-001_third", "echo x >/etc/third", stop=["posgresql"])
+    assert third.code == 3
+    assert "stops the service posgresql, which is not here" in third.text
+    assert len(fresh.status().migrations) == 1
