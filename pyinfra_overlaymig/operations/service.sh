@@ -90,7 +90,7 @@ define() {
     drop
     [ "$wanted" = up ] || : >"$livedir/.$name.new/down"
     # For the runner, which asks what is supervised whether the running root still has it.
-    [ ! -d /data/system ] || echo base >"$livedir/.$name.new/layer"
+    if [ -n "$source" ] && [ -d /data/system ]; then echo base >"$livedir/.$name.new/layer"; fi
     rm -rf -- "$live"
     mv -T -- "$livedir/.$name.new" "$live"
     supervise

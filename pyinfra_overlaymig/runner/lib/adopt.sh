@@ -16,8 +16,15 @@ adopt() {
     printf 'timeout 60\n' >"$stage/limits"
     cp -- "$2" "$stage/changes.list"
     stage_prepare "$id"
+    # No script runs: state is left alone.
+    : >"$stage/state/paths"
+    : >"$stage/state/paths.old"
     # Copies: a process may still write to a file of the upper that it has open, and a layer is never written.
-    (cd "$upper" && cut -d ' ' -f 9 "$2" | tree_paths | xargs -0 -r cp -a --reflink=auto --parents -t "$stage/upper" --)
+    # Without recursion: of a directory whose metadata alone is adopted, nothing else is.
+    # With the directories above, which would else hide those below them with an owner and mode of tar's own.
+    awk '{ path = $9; do if (!seen[path]++) print path; while (sub("/[^/]*$", "", path)) }' "$2" | sort | tree_paths |
+        tar -C "$upper" --null --no-recursion --xattrs --xattrs-include='*' --sparse -T - -cf - |
+        tar -C "$stage/upper" --xattrs --xattrs-include='*' --same-owner -xpf -
     drift_drop "$stage" "$2"
     say "adopting $(wc -l <"$2") changes by hand as $id"
     commit "$id"
@@ -31,7 +38,8 @@ adopt_catch_up() {
     (cd "$2" && find . -type f -print0) | escaped | while IFS= read -r entry; do
         unescape "$entry"
         if [ -f "$1/$unescaped" ] && ! cmp -s -- "$1/$unescaped" "$2/$unescaped"; then
-            cp -a -- "$1/$unescaped" "$LIVE/$unescaped"
+            # It may be gone by now.
+            cp -a -- "$1/$unescaped" "$LIVE/$unescaped" || warn "/$entry is not carried over"
         fi
     done
 }
@@ -45,8 +53,9 @@ local_plan() {
 # local_id LABEL: the next free id of today, or of the newest migration's day if that is later, to standard output.
 local_id() {
     local last day number label
-    # The order of the others does not count it, but no two may have one number.
-    last=$(generation_stack "$(generation_current)" | sort | tail -n 1)
+    # The order of the others does not count it, but no two may have one number, those that were rolled back neither.
+    last=$({ generation_stack "$(generation_current)"; find "$SYS/migrations" -mindepth 1 -maxdepth 1 -type d -printf '%f\n'; } |
+        sort | tail -n 1)
     day=$(date -u +%Y%m%d)
     number=0
     if [ -n "$last" ] && [ "${last%%-*}" -ge "$day" ]; then

@@ -13,6 +13,8 @@ capture() {
 seal() {
     local stage record
     stage=$SYS/staging/$1
+    # A sealed layer is never written again, whatever made another one of its name.
+    [ ! -f "$SYS/migrations/$1/applied" ] || { warn "$1 is sealed already"; return 1; }
     record=$stage/record.new
     mkdir -p "$record"
     cp -- "$stage/plan" "$record/manifest"
@@ -75,9 +77,14 @@ finish() {
     printf 'at %s\ngeneration %s\n' "$(now)" "$(generation_current)" | write_file "$SYS/migrations/$1/applied"
     # Whoever is told that it succeeded must not see it finished, or even reverted, by the next boot.
     sync "$SYS/migrations/$1"
-    metadata_write
-    state_keep "$stage" "$1"
-    stage_discard "$1"
+    # From here on nothing takes it back; what is left is done by the next recover, if not by this.
+    finish_tidy "$1" || warn 'what is left over of it goes with the next change of the machine'
+}
+
+# finish_tidy ID: what an applied migration leaves over.
+finish_tidy() {
+    # While the stage is there, recover knows that there is something left to do.
+    metadata_write && state_keep "$SYS/staging/$1" "$1" && stage_discard "$1"
 }
 
 # verify ID: the migration's health check, in the running root, as often as it may be tried.
@@ -127,6 +134,8 @@ services_pause_own() {
 # stage. The record goes last: as long as it is there without `applied`, the revert is not over. At boot nothing runs yet.
 revert() {
     reserve_release
+    # First of all: with it, recover would take what was replaced in state for leftovers.
+    rm -f -- "$SYS/migrations/$1/applied"
     generation_set "$2"
     drift_dropped "$SYS/staging/$1" bring
     mkdir -p "$SYS/staging/$1"
@@ -138,7 +147,7 @@ revert() {
     fi
     state_take_back "$SYS/staging/$1"
     if [ "$3" = live ]; then
-        (services_follow "$SYS/staging/$1" "$SYS/staging/$1/layers") &
+        (services_follow "$SYS/staging/$1" "$SYS/staging/$1/layers" back) &
         wait "$!" || warn 'services of the generation before do not get ready'
     fi
     [ ! -d "$SYS/layers/$1" ] || mv -T -- "$SYS/layers/$1" "$SYS/staging/$1/upper"

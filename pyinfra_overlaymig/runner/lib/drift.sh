@@ -46,7 +46,13 @@ drift_conflicts() {
     rm -rf -- "$2"
     drift_overlap "$(upper_live)" "$SYS/staging/$1/changes.list" "$2"
     : >"$2/changes"
-    [ ! -s "$2/paths" ] || drift_compare "$(upper_live)" "$2"
+    if [ -s "$2/paths" ]; then
+        drift_compare "$(upper_live)" "$2"
+        # A directory that both have made: they meet in its metadata, and in nothing that lies in it.
+        awk 'FNR == NR { if ($2 == "d") directory[$9]; next } $1 == "A" && $2 == "d" && $9 in directory { $1 = "M" } { print }' \
+            "$SYS/staging/$1/changes.list" "$2/changes" >"$2/changes.new"
+        mv -f -- "$2/changes.new" "$2/changes"
+    fi
 }
 
 # drift_release FROM TO: takes out of the clone TO of upper FROM what is no drift and would hide a change between the
@@ -123,7 +129,7 @@ drift_drop() {
 # drift_dropped JOURNAL drop|bring: has the next switch do what drift_drop prepared, or undo it.
 drift_dropped() {
     [ -f "$1/drift/drop" ] || return 0
-    rm -rf -- "$SYS/upper/change"
+    rm -rf -- "$SYS/upper/change" "$SYS/upper/change.new"
     mkdir "$SYS/upper/change.new"
     if [ "$2" = drop ]; then
         cp -- "$1/drift/drop" "$SYS/upper/change.new/drop"

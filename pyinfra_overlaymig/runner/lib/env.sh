@@ -76,9 +76,9 @@ plan_values() {
 
 # write_file PATH: standard input becomes PATH by one rename; a crash leaves the old or the new content.
 write_file() {
-    cat >"$1.new"
+    cat >"$1.new" || return
     # The name can be on the disk before the contents are: after a loss of power they would be zeros.
-    case $1 in "$RUN"/* | "$SYS/lock"/*) ;; *) sync -- "$1.new" ;; esac
+    case $1 in "$RUN"/* | "$SYS/lock"/*) ;; *) sync -- "$1.new" || return ;; esac
     mv -f -- "$1.new" "$1"
 }
 

@@ -8,15 +8,19 @@
 FALLBACK_AFTER=3
 
 # fallback_stack: the number of the generation to fall back to from the current one, 0 (the base alone) when there is none,
-# to standard output: the newest one before it with other layers, all of them there, that was not fallen back from.
+# to standard output: the newest one before it whose layers are all there, and are neither those of the current one nor
+# those of one that was fallen back from: a stack that was bad once is not tried again under another number.
 fallback_stack() {
-    local n current bad
-    current=$(generation_current)
-    bad=$(cat "$SYS/generations"/[0-9]* 2>/dev/null | sed -n 's/^instead-of //p')
-    n=$((current - 1))
+    local n bad
+    { generation_stack "$(generation_current)" | tr '\n' ' '; echo; } >"$RUN/bad"
+    cat "$SYS/generations"/[0-9]* 2>/dev/null | sed -n 's/^instead-of //p' | while read -r bad; do
+        generation_stack "$bad" | tr '\n' ' '
+        echo
+    done >>"$RUN/bad"
+    n=$(($(generation_current) - 1))
     while [ "$n" -gt 0 ]; do
-        if ! printf '%s\n' "$bad" | grep -qx "$n" && [ -f "$SYS/generations/$n" ] &&
-            [ "$(generation_stack "$n")" != "$(generation_stack "$current")" ] && generation_applied "$n"; then
+        if [ -f "$SYS/generations/$n" ] && generation_applied "$n" &&
+            ! grep -qxF -- "$(generation_stack "$n" | tr '\n' ' ')" "$RUN/bad"; then
             break
         fi
         n=$((n - 1))

@@ -40,9 +40,10 @@ services_needing() {
 }
 
 # services_follow JOURNAL LAYERS: brings the services to the running root; LAYERS, a file, has the ids of the layers that
-# came or went. What is stopped is noted in JOURNAL. Fails, with its last output shown, when a service does not get ready.
+# came or went. What is stopped is noted in JOURNAL. Fails, with its last output shown, when a service does not get ready;
+# with `back`, the others are started before that.
 services_follow() {
-    local name left
+    local name left failed
     if ! services_supported; then
         [ -z "$(services_order)" ] || { warn 's6-svscan does not run here: no service can be started'; return 1; }
         return 0
@@ -54,27 +55,38 @@ services_follow() {
         say "removing service $name"
         service_drop "$name"
     done
-    left=
+    left='' failed=
     for name in $(services_order); do
         if ! service_current "$name" && { [ "$(service_restart "$name")" != never ] || [ ! -L "$SCANDIR/$name" ]; }; then
             say "starting service $name"
             service_install "$LIVE/$SERVICES/$name" "$name"
-            [ -e "$LIVE/$SERVICES/$name/down" ] || service_ready "$name"
-            continue
+            [ -e "$LIVE/$SERVICES/$name/down" ] || service_ready "$name" || failed="$failed $name"
         elif grep -sqxF -- "$name" "$1/paused"; then
             say "starting service $name again"
             s6-svc -u "$SCANDIR/$name"
-            service_ready "$name"
-            continue
+            service_ready "$name" || failed="$failed $name"
         elif grep -qxF -- "$(service_layer "$name")" "$2" && [ ! -e "$LIVE/$SERVICES/$name/down" ]; then
             # A boot, or a run that was interrupted, has started it: what is being finished stands or falls with it.
             say "waiting for service $name"
-            service_ready "$name"
-            continue
+            service_ready "$name" || failed="$failed $name"
+        elif [ "$(s6-svstat -o up "$SCANDIR/$name" 2>/dev/null)" = true ]; then
+            left="$left $name"
         fi
-        [ "$(s6-svstat -o up "$SCANDIR/$name" 2>/dev/null)" != true ] || left="$left $name"
+        [ -z "$failed" ] || [ "${3-}" = back ] || return 1
     done
+    [ ! -f "$1/paused" ] || services_others "$1"
     [ -z "$left" ] || say "left running:$left"
+    [ -z "$failed" ]
+}
+
+# services_others JOURNAL: starts what was stopped and is somebody else's: no layer has it, nor the base.
+services_others() {
+    local name
+    while read -r name; do
+        if [ ! -d "$LIVE/$SERVICES/$name" ] && [ -e "$SCANDIR/$name" ] && [ ! -f "$SERVICEDIRS/$name/layer" ]; then
+            s6-svc -u "$SCANDIR/$name"
+        fi
+    done <"$1/paused"
 }
 
 # services_gone: what is supervised and not in the running root, in the order in which it has to stop, to standard output.

@@ -30,7 +30,7 @@ lock_wait() {
     # Other verbs have no log: then there is nothing to show, and no reader.
     tail -n +1 -s 0.1 -f -- "$log" 2>/dev/null &
     reader=$!
-    flock 9
+    flock 9 || exit 111
     kill "$reader" 2>/dev/null || :
     wait "$reader" 2>/dev/null || :
 }

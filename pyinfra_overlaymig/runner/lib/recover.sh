@@ -6,13 +6,27 @@
 recover() {
     generation_whole "$(generation_current)" ||
         die 20 'the current generation cannot be assembled' "look at $SYS/generations and $SYS/layers"
-    local dir id
     recover_swept "$1"
     rollback_recover "$1"
+    recover_stages "$1" ''
+    recover_records
+    snapshots_sweep
+    if [ "$1" = live ] && [ "$(generation_current)" != "$(generation_running)" ]; then
+        warn "generation $(generation_current) is current and $(generation_running) runs: switching"
+        switch_live
+        mkdir -p "$RUN/follow"
+        : >"$RUN/follow/layers"
+        services_follow "$RUN/follow" "$RUN/follow/layers"
+    fi
+}
+
+# recover_stages live|boot OWN: finishes or undoes each stage but OWN, which is the caller's.
+recover_stages() {
+    local dir id
     for dir in "$SYS/staging"/*/; do
         id=${dir%/}
         id=${id##*/}
-        if ! valid_id "$id" || [ -f "$dir/failed" ]; then continue; fi
+        if ! valid_id "$id" || [ "$id" = "$2" ] || [ -f "$dir/failed" ]; then continue; fi
         if [ -f "$SYS/migrations/$id/applied" ]; then
             # All was done but for taking the stage away.
             metadata_write
@@ -32,20 +46,17 @@ recover() {
             recover_back "$id" "$1"
         fi
     done
+}
+
+# recover_records: drops what was never finished and is in no current generation.
+recover_records() {
+    local dir id
     for dir in "$SYS/migrations"/*/; do
         id=${dir%/}
         id=${id##*/}
         if [ ! -d "$dir" ] || [ -f "$dir/applied" ] || stack_has "$id"; then continue; fi
         rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
     done
-    snapshots_sweep
-    if [ "$1" = live ] && [ "$(generation_current)" != "$(generation_running)" ]; then
-        warn "generation $(generation_current) is current and $(generation_running) runs: switching"
-        switch_live
-        mkdir -p "$RUN/follow"
-        : >"$RUN/follow/layers"
-        services_follow "$RUN/follow" "$RUN/follow/layers"
-    fi
 }
 
 # recover_swept: a switch that was killed, and leftovers that mean nothing: half-written files, uppers that never ran,
@@ -54,7 +65,9 @@ recover_swept() {
     local dir
     switch_settle
     switch_sweep "$(($(upper_live) - 1))"
-    rm -rf -- "$SYS/upper/change" "$RESERVE.new" "$SYS"/*/*.new "$SYS"/migrations/*/*.new "$SYS/staging"/.reflink.*
+    # What a revert wants brought back stays until a switch has done it.
+    [ -d "$SYS/upper/change/bring" ] || rm -rf -- "$SYS/upper/change"
+    rm -rf -- "$RESERVE.new" "$SYS"/*/*.new "$SYS"/migrations/*/*.new "$SYS/staging"/.reflink.*
     audit_sweep
     for dir in "$SYS/staging"/.incoming.*; do
         [ -d "$dir" ] || continue

@@ -72,7 +72,9 @@ rollback_finish() {
         sync -f "$STATE"
     ) &
     if wait "$!"; then
-        rollback_end
+        # It is kept, whatever becomes of this: what is left is done by the next recover.
+        (rollback_end) &
+        wait "$!" || warn 'what is left over of it goes with the next change of the machine'
     else
         warn "going back to generation $(plan_values from "$ROLLBACK/journal")"
         (rollback_back live) &
@@ -97,7 +99,7 @@ rollback_back() {
     state_take_back "$ROLLBACK"
     if [ "$1" = live ]; then
         [ "$(generation_running)" = "$(generation_current)" ] || switch_live
-        (services_follow "$ROLLBACK" "$ROLLBACK/layers") &
+        (services_follow "$ROLLBACK" "$ROLLBACK/layers" back) &
         wait "$!" || warn 'services of the generation before do not get ready either'
     fi
     sync -f "$STATE"

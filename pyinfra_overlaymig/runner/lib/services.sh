@@ -178,7 +178,7 @@ services_resume() {
     local service
     [ -f "$1/paused" ] || return 0
     while read -r service; do
-        ! service_current "$service" || s6-svc -u "$SCANDIR/$service"
+        if service_current "$service" || [ ! -f "$SERVICEDIRS/$service/layer" ]; then s6-svc -u "$SCANDIR/$service" || :; fi
     done <"$1/paused"
 }
 

@@ -60,14 +60,16 @@ generation_applied() {
     done
 }
 
-# generation_before N: the newest generation below N whose layers are all there and applied, 0 when there is none.
+# generation_before N: what N was made over by a migration: the newest generation below N with N's stack but its topmost
+# layer, 0 when that is the base alone. Not just the one before by number: that one may have been taken back.
 generation_before() {
-    local n
-    n=$(($1 - 1))
-    while [ "$n" -gt 0 ]; do
-        [ ! -f "$SYS/generations/$n" ] || ! generation_applied "$n" || break
-        n=$((n - 1))
-    done
+    local n below
+    below=$(generation_stack "$1" | sed '$d')
+    n=0
+    if [ -n "$below" ]; then
+        n=$(($1 - 1))
+        while [ "$n" -gt 0 ] && [ "$(generation_stack "$n")" != "$below" ]; do n=$((n - 1)); done
+    fi
     echo "$n"
 }
 

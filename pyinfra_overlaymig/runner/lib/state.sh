@@ -156,7 +156,7 @@ state_restore() {
             mv -T -- "$2" "$(readlink -- "$1/snapshot")"
         fi
         [ ! -d "$1/old" ] || mv -T -- "$1/old" "$2"
-    elif [ ! -L "$1/lower" ]; then
+    elif [ -d "$1/lower" ] && [ ! -L "$1/lower" ]; then
         # New with this migration: back to the stage. Where the tree is still there, it was not published.
         if [ ! -d "$1/tree" ] && [ -d "$2" ]; then
             mv -T -- "$2" "$1/tree"
@@ -175,15 +175,31 @@ state_restore() {
                 # Set aside and not yet replaced: mv(1) refuses to rename a file over another name of it.
                 rm -f -- "$1/old/$unescaped"
             else
+                # What ran on the new state may have moved or removed the directory.
+                state_directory "$2/$unescaped"
                 mv -fT -- "$1/old/$unescaped" "$2/$unescaped"
             fi
         done <"$1/had"
-        while read -r mode owner entry; do
-            unescape "$entry"
+        while IFS= read -r entry; do
+            mode=${entry%% *}
+            entry=${entry#* }
+            owner=${entry%% *}
+            unescape "${entry#* }"
+            state_directory "$2/$unescaped/."
             chown "$owner" -- "$2/$unescaped"
             chmod "$mode" -- "$2/$unescaped"
         done <"$1/metadata"
     fi
+}
+
+# state_directory PATH: the directory that PATH lies in is there, in place of whatever is there instead.
+state_directory() {
+    local above
+    above=${1%/*}
+    plain_dir "$above" && return
+    state_directory "$above"
+    rm -f -- "$above"
+    mkdir -- "$above"
 }
 
 # state_prune PATH: removes the directories above PATH, below /data/state, as far as they are empty.

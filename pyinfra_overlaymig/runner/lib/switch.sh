@@ -59,10 +59,9 @@ switch_settle() {
             esac
         done <"$RUN/pivot"
         if [ "$(root_mount /proc/1/mountinfo /)" = "$mount" ]; then
+            upper_set_live "$to"
             switch_complete "$LIVE"
             upper_catch_up "$from" "$to" "$RUN/drift"
-            ln -sfn "$to" "$SYS/upper/live.new"
-            mv -fT "$SYS/upper/live.new" "$SYS/upper/live"
             # Only now: until the pivot the state paths of the root before are what must not be carried over.
             [ ! -f "$RUN/state.new" ] || mv -f "$RUN/state.new" "$RUN/state"
             printf '%s\n' "$generation" | write_file "$RUN/running"
@@ -86,6 +85,12 @@ switch_sweep() {
 # upper_live: the number of the running root's upper, 0 when there is none yet, to standard output.
 upper_live() {
     if [ -L "$SYS/upper/live" ]; then readlink -- "$SYS/upper/live"; else echo 0; fi
+}
+
+# upper_set_live N: from now on N is the running root's.
+upper_set_live() {
+    ln -sfn "$1" "$SYS/upper/live.new"
+    mv -fT "$SYS/upper/live.new" "$SYS/upper/live"
 }
 
 # upper_clone FROM TO: TO gets FROM's drift. Files are hard links: what a running process still writes
@@ -189,9 +194,17 @@ switch_carry() {
         unescape "$place"
         # Where the layers have a link into state there is nothing to mount.
         [ "$(readlink -- "$2$unescaped")" != "$STATE$unescaped" ] || continue
+        # A rollback that restored state took it away with the layer that brings it: it begins anew.
+        plain_dir "$STATE$unescaped" || state_begin "$STATE$unescaped" "$2$unescaped"
         mount_place "$STATE$unescaped" "$2$unescaped"
         mount --bind "$STATE$unescaped" "$2$unescaped"
     done <"$RUN/state.bound"
+}
+
+# state_begin STATE PLACE: makes a state path that is missing, owned as the layers have its place.
+state_begin() {
+    mkdir -p -- "$1"
+    if [ -d "$2" ]; then chown --reference="$2" -- "$1" && chmod --reference="$2" -- "$1"; fi
 }
 
 # mount_place SOURCE PLACE: makes PLACE, a directory or a file as SOURCE is, where it is missing.
@@ -238,6 +251,8 @@ switch_live() {
     printf 'mount %s\nfrom %s\nto %s\ngeneration %s\n' \
         "$(root_mount /proc/self/mountinfo "$RUN/new")" "$from" "$to" "$(generation_current)" | write_file "$RUN/pivot"
     switch_pivot
+    # At once: what is written from here on lies in the new upper, and has to be there after a loss of power.
+    upper_set_live "$to"
     switch_wait "$old"
     switch_settle
 }

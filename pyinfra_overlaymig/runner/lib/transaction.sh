@@ -70,7 +70,13 @@ transaction_conflict() {
         # An interrupt comes to the stage, before and after it.
         trap '' TERM
         (adopt "${id#*_}" "$stage/adopted") &
-        wait "$!"
+        if ! wait "$!"; then
+            warn 'the drift was not adopted'
+            # It may have got past its own commit: this finishes it or takes it back, and leaves this stage alone.
+            (recover_stages live "$id") &
+            wait "$!" || phase=broken
+            exit 9
+        fi
         trap 'exit 143' TERM
         before=$(generation_current)
         say 'once more, over the layer that was adopted'
@@ -132,6 +138,7 @@ transaction_end() {
         services_resume "$stage"
         case $phase in conflict) code=3 ;; nothing) code=0 ;; *) code=9 ;; esac
         ;;
+    broken) code=20 ;;
     commit)
         code=9
         # The rename decides: was it reached, the migration is current and has to be taken back.

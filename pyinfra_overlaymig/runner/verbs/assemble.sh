@@ -8,7 +8,8 @@ verb_assemble() {
     # A process of its own, waited for: in a condition, the shell would go on after a step that failed.
     # Twice: what failed may have been the moment's, not the generation's, and can be done again.
     until { assemble & wait "$!"; } || { assemble & wait "$!"; }; do
-        [ "$(generation_current)" != 0 ] || die 20 'not even the base alone can be assembled' 'look at the lines above'
+        [ -n "$(generation_stack "$(generation_current)")" ] ||
+            die 20 'not even the base alone can be assembled' 'look at the lines above'
         fallback
     done
     # With the base's tools: those of the layers may be what is broken.
