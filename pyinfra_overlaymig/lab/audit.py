@@ -40,6 +40,8 @@ _RULES = '. "$1"; shift; audit_rules "$@"'
 _PROGRAM = f"from {__name__} import main; main()"
 _LOST = 5.0
 """Seconds after which the rules of a session without processes are deleted: its runner was killed."""
+_READ_WITHIN = 60.0
+"""Seconds for which an answer stays."""
 _BACKLOG = 16384
 _CONFIGURATION = """\
 log_file = {log}
@@ -117,6 +119,9 @@ def keep(lab: Lab) -> None:
         users = os.open(shared / "users", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(users, fcntl.LOCK_SH)
         log = _daemon_log(shared)
+    # Sessions are numbered from the host's boot on: an old answer would be taken for a new one.
+    for old in (lab.audit / "answers").iterdir():
+        old.unlink()
     (lab.audit / "source").unlink(missing_ok=True)
     (lab.audit / "source").symlink_to(log.parent)
     write_file(lab.audit / "name", f"{log.name}\n")
@@ -148,7 +153,8 @@ def _answer(lab: Lab, line: str) -> None:
     lost = _figure("lost")
     if verb == "begin":
         for old in (lab.audit / "answers").iterdir():
-            if old.stem not in _sessions(lab):
+            # Whoever asked may not have read a newer one yet.
+            if old.stem not in _sessions(lab) and time.time() - old.stat().st_mtime > _READ_WITHIN:
                 old.unlink()
         _begin(lab, session, devices)
     else:

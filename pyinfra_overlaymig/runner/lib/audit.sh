@@ -53,7 +53,7 @@ audit_daemon() {
 # audit_rules a|d SESSION DEVICE…: lines for `auditctl -R` that set or delete the rules of a session: calls that change
 # files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor).
 audit_rules() {
-    local verb session arch opened changed described started device scope
+    local verb session arch opened changed described started device scope calls
     verb=$1 session=$2
     shift 2
     # On with the next line, whatever one says: an older auditctl does not know all of the calls.
@@ -80,12 +80,19 @@ audit_rules() {
         esac
         scope="-F sessionid=$session"
         for device; do
+            # A device node that is made or described has the number of its device as well: only those that are opened are
+            # memory's.
+            calls=$opened
+            [ "$device" = 1 ] || calls=$opened,$changed,$described
             printf -- '-%s never,exit -F arch=%s -S %s -F devmajor=%s%s %s -k overlaymig\n' "$verb" "$arch" \
-                "$opened,$changed,$described" "${device%:*}" "${device#"${device%:*}"}" "$scope" | sed 's/:/ -F devminor=/'
+                "$calls" "${device%:*}" "${device#"${device%:*}"}" "$scope" | sed 's/:/ -F devminor=/'
         done
         scope="$scope -F success=1 -k overlaymig"
         printf -- "-$verb always,exit -F arch=$arch -S %s $scope-%s\n" \
             "$opened -F perm=w" content "$changed" content "$described" metadata "$started" process
+        # O_CREAT makes a file that may then only be read.
+        printf -- '-%s always,exit -F arch=%s -S openat -F a2&0x40 %s-content\n' "$verb" "$arch" "$scope"
+        case $opened in open,*) printf -- '-%s always,exit -F arch=%s -S open -F a1&0x40 %s-content\n' "$verb" "$arch" "$scope" ;; esac
     done
 }
 
@@ -113,7 +120,10 @@ audit_ask() {
         audit_rules "$verb" "$2" $(audit_quiet) >"$3/rules"
         chmod 600 "$3/rules"
         auditctl -R "$3/rules" >/dev/null 2>&1
-        [ "$verb" = d ] || auditctl -l | grep -q -- "-F sessionid=$2 "
+        # Each of the kinds that all depends on, or one that an older auditctl does not know has been left out.
+        [ "$verb" = d ] || for verb in content metadata process; do
+            auditctl -l | grep -- "-F sessionid=$2 " | grep -q -- "-F key=overlaymig-$verb" || return 1
+        done
     fi
 }
 
@@ -136,7 +146,10 @@ audit_open() {
     : >"$1/held"
     setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$(cat "$1/log")" </dev/null 9>&- &
     echo "$!" >"$1/holder"
-    until [ -s "$1/held" ]; do sleep 0.01; done
+    until [ -s "$1/held" ]; do
+        kill -0 "$(cat "$1/holder")" 2>/dev/null || { echo no-log >"$1/state"; return 0; }
+        sleep 0.01
+    done
 }
 
 # audit_start DIR: runs auditd for one session, with a log of its own that is never rotated. It ends with this process.
@@ -196,12 +209,12 @@ audit_leave() {
     local session mark log tries
     [ -f "$1/session" ] || { audit_stop "$1"; return 0; }
     session=$(cat "$1/session")
-    log=$(cat "$1/log")
     # One more session, of a process that does nothing: the record of its begin comes after all others. It may be dropped
     # as others are where there is no room, so another follows each second.
     tries=0
     mark=none
-    until tail -c 65536 -- "$log" | grep -q "type=LOGIN .* ses=$mark "; do
+    # In what is held, and not under the name of the log: that may be a new file already, which is not held yet.
+    until log=/proc/$(tail -n 1 "$1/held")/fd/0 && tail -c 65536 -- "$log" 2>/dev/null | grep -q "type=LOGIN .* ses=$mark "; do
         if [ "$((tries % 50))" -eq 0 ]; then
             if [ "$mark" != none ] && audit_log_files "$1" | grep -q "type=LOGIN .* ses=$mark "; then break; fi
             mark=$(printf 0 2>/dev/null >/proc/self/loginuid; read -r mark </proc/self/sessionid || :; echo "$mark")
@@ -215,7 +228,7 @@ audit_leave() {
     done
     [ ! -f "$1/gap" ] || echo incomplete >"$1/state"
     audit_ask end "$session" "$1" || echo unknown >>"$1/lost"
-    { audit_log_files "$1" | audit_read "$1" "$session"; } 9>&- &
+    { audit_log_files "$1" | audit_read "$1" "$session" || echo unreadable >"$1/state"; } 9>&- &
     echo "$!" >"$1/reader"
 }
 
@@ -257,17 +270,30 @@ audit_stop() {
     fi
 }
 
-# audit_sweep: deletes rules of sessions whose runner was killed, and the logs of daemons that went with it. Rules of others
-# are not ours: they have another key.
+# audit_sweep: deletes rules of sessions that are over because their runner was killed, and gives the kernel back what it had
+# before a daemon that went with it. Rules of others are not ours: they have another key. A capture may run meanwhile.
 audit_sweep() {
-    rm -f -- "$SYS/staging"/*/audit/auditd.log
+    local dir
+    for dir in "$SYS/captures"/.*; do
+        case ${dir##*.} in *[!0-9]* | '') continue ;; esac
+        kill -0 "${dir##*.}" 2>/dev/null || { audit_sweep_daemon "$dir/audit"; rm -rf -- "$dir"; }
+    done
+    for dir in "$SYS/staging"/*/audit; do audit_sweep_daemon "$dir"; done
     [ ! -p "$AUDIT_SHARED/ask" ] && command -v auditctl >/dev/null || return 0
-    auditctl -l 2>/dev/null | grep -E -- '-F key=overlaymig(-[a-z]+)?$' >"$RUN/rules" || return 0
+    grep -soE '[0-9]+' /proc/[0-9]*/sessionid | sed 's/.*:/-F sessionid=/; s/$/ /' | sort -u >"$RUN/sessions"
+    auditctl -l 2>/dev/null | grep -E -- '-F key=overlaymig(-[a-z]+)?$' | grep -vF -f "$RUN/sessions" >"$RUN/rules" || return 0
     # As they are listed they can be deleted.
     { printf -- '-c\n'; sed 's/^-a /-d /' "$RUN/rules"; } >"$RUN/rules.sweep"
     chmod 600 "$RUN/rules.sweep"
     auditctl -R "$RUN/rules.sweep" >/dev/null 2>&1 || :
     rm -f -- "$RUN/rules" "$RUN/rules.sweep"
+}
+
+# audit_sweep_daemon DIR: gives the kernel its settings back where the session in DIR was killed, and auditd with it.
+audit_sweep_daemon() {
+    [ -f "$1/auditd" ] && [ -f "$1/enabled" ] && [ -f "$1/backlog" ] || return 0
+    [ -n "$(audit_daemon "$(audit_value pid)")" ] || auditctl -e "$(cat "$1/enabled")" -b "$(cat "$1/backlog")" >/dev/null 2>&1 || :
+    rm -rf -- "$1/auditd" "$1/auditd.log" "$1/auditd.conf.d"
 }
 
 # audit_required LIMITS: true when a migration must not run unwatched.
@@ -289,8 +315,9 @@ audit_conclude() {
     directory=$1/audit
     audit_await "$directory"
     if [ -f "$directory/events" ]; then
-        audit_resolve "$directory"
-        audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs" || echo unreadable >"$directory/state"
+        audit_resolve "$directory" &&
+            audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs" ||
+            echo unreadable >"$directory/state"
     fi
     audit_summary "$directory" >"$directory/record"
     if grep -qxE 'lost [1-9].*|unexplained [1-9].*|lost unknown' "$directory/record"; then

@@ -30,11 +30,15 @@ audit_read() {
         function plain(word) { return substr(word, index(word, "=") + 1) }
         # The process that pid is now. A pid may have been given out again: then it has another parent.
         function process(pid, ppid, program) {
-            if (pid in now) {
+            if ((pid in now) && same(names[now[pid]], program)) {
                 if (ppid == parent_pid[now[pid]] || ppid == reaper || !(ppid in now)) return now[pid]
             }
             return begin(pid, ppid, ppid in now ? now[ppid] : 0, program, "")
         }
+        # A program is called otherwise once its process is in another root: as the end, or with more before it.
+        function bare(text) { sub(/(\\040| )\(deleted\)$/, "", text); return text }
+        function same(a, b) { a = bare(a); b = bare(b); return a == b || ends(a, b) || ends(b, a) }
+        function ends(long, short) { return length(long) > length(short) && substr(long, length(long) - length(short) + 1) == short }
         function begin(pid, ppid, above, program, words,    n, i, child) {
             if (words == "" && above && names[above] == program) words = arguments[above]
             parent_pid[++count] = ppid; names[count] = program; arguments[count] = words
@@ -84,7 +88,8 @@ audit_read() {
         }
         function who(s) { if (!(s in by)) by[s] = process(pids[s], ppids[s], programs[s]) }
         $1 ~ /^node=/ { sub(/^node=[^ ]* /, "") }
-        { s = substr($2, index($2, ":") + 1) + 0 }
+        # As text: mawk writes large numbers with an exponent.
+        { s = substr($2, index($2, ":") + 1); sub(/\).*/, "", s) }
         $1 == "type=SYSCALL" {
             i = $5 ~ /^success=/ ? 11 : $6 ~ /^success=/ ? 12 : 9
             if ($(i + 13) != "ses=" session) next
@@ -165,11 +170,14 @@ audit_device() {
 # audit_inodes DIR UPPER ROOT PREFIX: notes device, inode and path of what UPPER holds, as ROOT shows it; PREFIX is where
 # ROOT is, without its leading slash. An overlay may tell stat(2) another device for its files; audit knows but one.
 audit_inodes() {
-    (cd "$2" && find . -print0) | (cd "$3" && xargs -0 -r stat --printf '%i\0%n\0' -- 2>/dev/null) |
+    (cd "$2" && find . -print0) | (cd "$3" && xargs -0 -r stat --printf '%i %f\0%n\0' -- 2>/dev/null) |
         sed -z 'n; s/\\/\\134/g; s/\n/\\012/g; s/ /\\040/g; s/\t/\\011/g' | tr '\0' '\n' | paste - - |
         awk -F '\t' -v prefix="$4" -v device="$(audit_device "$3")" '{
             path = substr($2, 3)
-            print device "\t" $1 "\t" prefix (prefix != "" && path != "" ? "/" : "") path
+            split($1, word, " ")
+            # An overlay may number directories by itself: a file can have the same number.
+            kind = word[2] ~ /^4...$/ ? "d" : "f"
+            print device "\t" word[1] " " kind "\t" prefix (prefix != "" && path != "" ? "/" : "") path
         }' >>"$1/inodes"
 }
 
@@ -212,7 +220,7 @@ audit_resolve() {
         }
         part == 1 { name[$1 " " $2] = $3; next }
         {
-            key = $5 " " $6; mother = $5 " " $7
+            key = $5 " " $6 " " ($10 == "d" ? "d" : "f"); mother = $5 " " $7 " d"
             if ($4 == "N" && key in name) path = name[key]
             else if ($7 != "" && mother in name) path = name[mother] (name[mother] == "" ? "" : "/") $8
             else if ($7 != "" && mother in learned) path = learned[mother] "/" $8
@@ -314,7 +322,8 @@ audit_changes() {
     awk -F '\t' '
         $6 ~ /^data\/system\// { next }
         $2 == "m" { if (!($6 in kind)) kind[$6] = "M"; next }
-        $4 ~ /[CL]/ { if (kind[$6] != "C") kind[$6] = "A"; next }
+        # What takes the place of something that was there is a change of it.
+        $4 ~ /[CL]/ { kind[$6] = kind[$6] == "C" || kind[$6] == "D" ? "C" : "A"; next }
         $4 == "D" { kind[$6] = kind[$6] == "A" ? "-" : "D"; next }
         kind[$6] != "A" { kind[$6] = "C" }
         END { for (path in kind) if (kind[path] != "-") print path "\t" kind[path] }' "$1/resolved" | sort -T "$1" >"$1/touched"

@@ -38,6 +38,5 @@ $now
 END
         before=$now
     fi
-    # auditd keeps a full one under other names for longer than this.
-    sleep 0.5
+    sleep 0.2
 done

@@ -16,6 +16,7 @@ verb_capture() {
     layout
     mkdir -p "$SYS/captures"
     directory=$SYS/captures/.$name.$$
+    trap '' HUP PIPE
     trap 'audit_stop "$directory/audit"; rm -rf -- "$directory"' EXIT
     trap 'exit 143' TERM INT
     mkdir -p "$directory/audit"
