@@ -176,6 +176,8 @@ def test_services_come_up_in_the_order_of_their_needs(stacked: Machine, deployed
     }
     # TAI64N labels sort as the times do.
     assert since["worker"] > max(since["postgresql"], since["redis"])
+    # Had it run before they were ready, it would have died of that.
+    assert stacked.host.check_output("s6-svdt /run/service/worker") == ""
     assert done_by_worker(stacked, "second")
 
 
@@ -369,3 +371,24 @@ def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_pa
     assert "waiting for root from" in done.stderr
     assert "] over" in done.stderr
     assert seen_from_outside(deployed, "lab-1").status.stack[-2:] == ("20240501-001_first", "20240502-001_second")
+
+
+@pytest.mark.parametrize(
+    ("name", "deploys", "services"),
+    [("lab-2", ["build_tools", "redis", "nginx"], {"redis", "nginx"}),
+     ("lab-3", ["worker"], {"postgresql", "redis", "worker"})],
+)  # fmt: skip
+def test_each_deploy_brings_what_it_names(
+    deployed: lab.Lab, tmp_path: Path, name: str, deploys: list[str], services: set[str]
+) -> None:
+    """On a machine without history: each one, with all that it depends on, in the order of their ids; and once."""
+    rig = Rig(deployed, name, tmp_path)
+    rig.sh("for i in 1 2 3; do ! rm -rf /data/system /data/state || exit 0; sleep 0.5; done; exit 1")
+    lab.restart(deployed, name)
+    for deploy in deploys:
+        done = pyinfra("-y", "--limit", name, f"deploys/{deploy}.py")
+        assert done.returncode == 0, done.stderr
+        assert f"[{name}] No changes" in pyinfra("-y", "--limit", name, f"deploys/{deploy}.py").stderr
+    machine = seen_from_outside(deployed, name)
+    assert {one.name for one in machine.status.services if one.ready} == {"sshd", *services}
+    assert machine.status.troubles == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 from pyinfra_overlaymig import lab
@@ -72,6 +73,24 @@ def test_boot_of_a_running_machine_is_refused(fresh: Rig) -> None:
     result = fresh.run(RUNNER, "boot", "--", "true")
     assert result.code == 3
     assert "has been booted" in result.err
+
+
+def test_boot_that_can_assemble_nothing_runs_the_base(fresh: Rig) -> None:
+    """What is wrong is not the layers: no fall-back helps, and the machine answers all the same."""
+    assert fresh.apply("20250101-001_one", "echo x >/etc/one").code == 0
+    assert fresh.apply("20250102-001_two", "echo x >/etc/two").code == 0
+    upper = fresh.machine.data / "system/upper"
+    subprocess.run(["chattr", "+i", upper], check=True)
+    try:
+        lab.restart(fresh.lab, fresh.name)
+        assert "not even the base alone can be assembled" in fresh.machine.console.read_text()
+        fresh.sh("test ! -e /etc/one")
+    finally:
+        subprocess.run(["chattr", "-i", upper], check=True)
+    assert len(fresh.sh("ls /data/system/generations").split()) < 8
+    lab.restart(fresh.lab, fresh.name)
+    assert fresh.run(RUNNER, "rollback", "2").code == 0
+    fresh.sh("cat /etc/one /etc/two")
 
 
 def test_changed_base_is_reported(fresh: Rig) -> None:

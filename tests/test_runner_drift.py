@@ -104,6 +104,36 @@ def test_migration_that_adopts_sees_what_was_adopted(fresh: Rig) -> None:
     assert fresh.sh("cat /etc/shells /etc/other") == "mine\nother\n"
 
 
+def test_given_up_directory_keeps_what_is_in_nobodys_way(fresh: Rig) -> None:
+    """A directory that both have made: its metadata is the migration's, what else lies in it stays."""
+    fresh.sh("mkdir -m 750 /opt/app; mkdir /opt/app/data; echo mine >/opt/app/data/precious")
+    script = "mkdir -m 755 /opt/app; echo x >/opt/app/bin"
+    assert fresh.apply("20250101-001_app", script).code == 3
+    result = fresh.apply("20250101-001_app", script, drift="discard")
+    assert result.code == 0, result.text
+    fresh.sh("test $(cat /opt/app/data/precious /opt/app/bin | wc -l) = 2; test $(stat -c %a /opt/app) = 755")
+
+
+def test_adopted_layer_keeps_its_name(fresh: Rig) -> None:
+    """After a rollback, what is adopted next has another name; state is left alone, and so is what is beside it."""
+    assert (
+        fresh.apply("20250101-001_app", "mkdir -p /var/lib/app; echo s >/var/lib/app/s", state=["/var/lib/app"]).code
+        == 0
+    )
+    fresh.sh("chmod 700 /root; echo one >/etc/motd; echo other >/root/other; echo note >/root/note")
+    for text in ("one", "two"):
+        fresh.sh(f"echo {text} >/etc/motd")
+        result = fresh.run(RUNNER, "drift", "adopt", "/etc/motd", "/root/note")
+        assert result.code == 0, result.text
+        assert fresh.sh("cat /etc/motd /root/note; stat -c %a /root") == f"{text}\nnote\n700\n"
+        assert fresh.run(RUNNER, "rollback", "1").code == 0
+        fresh.sh("echo note >/root/note; test $(cat /root/other) = other")
+    layers = fresh.sh("cat /data/system/layers/*_adopt_motd/etc/motd; ls /data/system/layers/*/root")
+    assert layers.startswith("one\ntwo\n")
+    assert "other" not in layers
+    assert fresh.sh("cat /var/lib/app/s") == "s\n"
+
+
 def test_migration_that_discards_drift_brings_it_back_when_it_fails(fresh: Rig) -> None:
     """`drift: discard`: what is in the way goes with the commit; a failed health check brings it back."""
     fresh.sh("echo mine >/etc/shells; chmod 700 /srv; echo x >/srv/mine; rm /etc/issue")

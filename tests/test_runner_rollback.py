@@ -132,6 +132,16 @@ def test_state_of_the_time_before_comes_back(upgraded: Rig) -> None:
     assert upgraded.sh("cd /var/lib/app; cat gone live one") == "gone\nlive\none\n"
 
 
+def test_forward_again_after_state_was_restored(upgraded: Rig) -> None:
+    """The path that went with the layer is there again, empty, as no script ran; and it is where it belongs."""
+    top = upgraded.status().stack[-1]
+    assert upgraded.run(RUNNER, "rollback", "--restore-state", "1").code == 0
+    result = upgraded.run(RUNNER, "rollback", top)
+    assert result.code == 0, result.text
+    for path in (path for one in upgraded.status().migrations for path in one.state):
+        upgraded.sh(f"mountpoint -q {path}")
+
+
 def test_state_without_a_snapshot_is_not_restored(three: Rig) -> None:
     """Nothing to restore is a refusal: who asked for it would otherwise believe it was done."""
     before = three.tree()
@@ -173,3 +183,18 @@ def test_interrupted_rollback_is_finished_with_its_services(three: Rig) -> None:
     assert "going to generation 4 was interrupted: finishing it" in result.err
     assert [one.name for one in three.status().services] == ["sshd"]
     assert three.run(RUNNER, "recover").err == ""
+
+
+def test_recovery_goes_back_to_what_the_migration_was_made_over(fresh: Rig) -> None:
+    """Not to the newest generation before it by number: that one may have been taken back."""
+    gone = {"gone": {"run": "exec sleep 1111", "check": "test ! -e /run/ill", "ready_timeout": 2}}
+    assert fresh.apply("20250101-001_a", ":", services=gone).code == 0
+    assert fresh.apply("20250102-001_b", "echo b >/etc/b", services={"gone": {"run": "exec sleep 2222"}}).code == 0
+    fresh.sh(": >/run/ill")
+    assert fresh.run(RUNNER, "rollback", "1").code == 9
+    assert fresh.status().generation == 2
+    bundle = fresh.migration("20250103-001_y", ":")
+    fresh.run("/bin/sh", "-c", f"cat >/root/y; {RUNNER} apply --confirm 60 /root/y", stdin=bundle)
+    lab.restart(fresh.lab, fresh.name)
+    fresh.sh(f"{RUNNER} recover; cat /etc/b")
+    assert fresh.status().stack == ("20250101-001_a", "20250102-001_b")

@@ -119,6 +119,23 @@ def test_owners_follow_their_names(fresh: Rig) -> None:
     assert "what was u 991 becomes 992" in fresh.sh("cat /data/state/var/log/app/current")
 
 
+def test_revert_after_the_new_service_moved_its_directories(fresh: Rig) -> None:
+    """What ran on the new state renamed one directory and removed another: the state before is there again."""
+    make = "cd /var/lib; mkdir -p app/v1 'app/my dir '; echo old >app/v1/conf; echo q >'app/my dir /q'"
+    assert fresh.apply("20250101-001_app", make, state=["/var/lib/app"]).code == 0
+    before = fresh.tree()
+    run = "cd /var/lib/app; mv v1 v2; rm -rf 'my dir '; exec sleep 1111"
+    result = fresh.apply(
+        "20250102-001_new",
+        "echo new >/var/lib/app/v1/conf; chmod 700 /var/lib/app/v1; echo r >'/var/lib/app/my dir /q'",
+        verify="test -e /var/lib/app/v2; exit 3",
+        services={"new": {"run": run}},
+    )
+    assert result.code == 9, result.text
+    assert "status 3" in result.text
+    assert [line for line in fresh.tree() ^ before if "v2" not in line] == []
+
+
 def test_state_as_a_link(fresh: Rig) -> None:
     """`state_links`: a link into /data/state, no mount; later migrations change what it leads to as any state."""
     place = {"state": ["/var/lib/app"], "state_links": ["/var/lib/app"]}

@@ -57,6 +57,10 @@ def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iter
     for other in wanted.conflicts:
         if other in before:
             yield f"it conflicts with {other}, which is applied here", "leave one of them out of this machine"
+    supervised = {one.name for one in status.services} | {one.name for one in wanted.services}
+    for name in wanted.stop:
+        if name not in supervised and not coming:
+            yield f"it stops the service {name}, which is not here", "correct its name, or take it out of `stop`"
     newest = max((id for id in before if not _made_by_install(id)), default="")
     if newest > wanted.id:
         when = "is applied already" if newest in active else "is applied before it by this run"

@@ -21,7 +21,7 @@ from pyinfra_overlaymig.status import Status
 
 @operation()
 def generation_active(
-    generation: int | str, restore_state: bool = False, confirm: int = CONFIRM_WITHIN
+    generation: int | str, restore_state: bool = False, wait: bool = False, confirm: int = CONFIRM_WITHIN
 ) -> Generator[StringCommand, None, None]:
     """
     Brings a machine to the stack of a kept generation, live: no script runs.
@@ -29,6 +29,7 @@ def generation_active(
     + generation: its number (0 is the base alone), or the id of the migration that is to be on top
     + restore_state: bring state back to the snapshots of the migrations that go (those that say
       ``snapshot: true``); without it, state stays as it is
+    + wait: where another run holds a machine, show what it does and wait for it instead of failing
     + confirm: seconds within which a new connection has to reach the machine after the switch, or it
       goes back by itself; 0: it need not
 
@@ -61,7 +62,7 @@ def generation_active(
         return
     host.log(f"generation {status.generation} ({_names(status.stack)}) -> {_names(stack)}")
     forget_status()
-    options = ["--restore-state"] * restore_state + [f"--confirm {confirm}"] * bool(confirm)
+    options = ["--wait"] * wait + ["--restore-state"] * restore_state + [f"--confirm {confirm}"] * bool(confirm)
     command = ConfirmedCommand if confirm else TransactionCommand
     yield command(RUNNER, "rollback", *options, QuoteString(wanted))
 

@@ -125,6 +125,10 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None)
     if _edited(record, wanted):
         _announce_edit(wanted, record)
         return
+    for one in status.evidence:
+        if one.id == wanted.id:
+            host.log(f"{wanted.id}: the last attempt, at {one.failed_at}, was taken back ({_why(one.why)})")
+            host.log(f"  its log is on the machine: /data/system/staging/{one.id}/log")
     first = plan_shown_for(wanted.digest)
     for line in [f"{wanted.id}: the same plan as {first}"] if first else plan(wanted):
         host.log(line)
@@ -143,6 +147,11 @@ def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
     trace = host.get_fact(MigrationTrace, id=wanted.id)
     for line in edit(wanted, trace) if trace else ["  (what was applied is not recorded on the machine)"]:
         host.log(line)
+
+
+def _why(word: str) -> str:
+    """How a failed migration ended, as the runner noted it: a status of its worker, or a word."""
+    return {"143": "interrupted", "9": "see its log"}.get(word, f"exit {word}" if word.isdigit() else word)
 
 
 def _edited(record: MigrationRecord | None, wanted: Migration) -> TypeGuard[MigrationRecord]:
