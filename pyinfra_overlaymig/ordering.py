@@ -22,13 +22,6 @@ def order(migrations: Iterable[Migration]) -> tuple[Migration, ...]:
     return tuple(known[id] for id in sorted(known))
 
 
-def pending(migrations: Iterable[Migration], applied: Collection[str]) -> tuple[Migration, ...]:
-    """Those of ``migrations`` that are not in ``applied``, in order."""
-    ordered = order(migrations)
-    _check_together(ordered, {*applied, *(migration.id for migration in ordered)})
-    return tuple(migration for migration in ordered if migration.id not in applied)
-
-
 def with_dependencies(ids: Iterable[str], migrations: Iterable[Migration]) -> tuple[Migration, ...]:
     """The migrations named by ``ids`` and all they depend on, in order, without conflict."""
     known = {migration.id: migration for migration in order(migrations)}

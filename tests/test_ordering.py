@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyinfra_overlaymig.errors import InvalidOrder
 from pyinfra_overlaymig.migration import Migration, Service, load_all
-from pyinfra_overlaymig.ordering import order, pending, start_order, with_dependencies
+from pyinfra_overlaymig.ordering import order, start_order, with_dependencies
 
 A, B, C, D = (f"20240101-00{number}_{name}" for number, name in enumerate(("base", "web", "cache", "docs"), 1))
 NEAR_A = "20240101-001_bases"
@@ -59,13 +59,6 @@ def test_dependencies_come_along_and_nothing_else(folder: list[Migration], data:
     assert {one.id for one in chosen} == needed | set(wanted)
 
 
-@given(folders(), st.data())
-def test_pending_is_what_is_left(folder: list[Migration], data: st.DataObject) -> None:
-    """What is applied is never pending, and all else is, in order."""
-    applied = data.draw(st.sets(st.sampled_from([one.id for one in folder])))
-    assert ids(pending(folder, applied)) == sorted({one.id for one in folder} - applied)
-
-
 def test_a_missing_dependency_is_named() -> None:
     """Both sides of a dependency that is not in the folder are named, and what is near it."""
     with pytest.raises(InvalidOrder, match=f"{B} depends on {NEAR_A}, which is not") as caught:
@@ -93,8 +86,6 @@ def test_conflicts_are_refused_only_where_both_are_wanted() -> None:
     assert ids(with_dependencies([B], folder)) == [B]
     with pytest.raises(InvalidOrder, match=f"{B} conflicts with {A}, and both are wanted"):
         with_dependencies([B, C], folder)
-    with pytest.raises(InvalidOrder, match="conflicts"):
-        pending(folder, {A})
 
 
 def test_an_unknown_migration_names_the_nearest() -> None:
@@ -121,9 +112,9 @@ def test_a_conflict_that_cannot_be_avoided_is_refused() -> None:
 
 
 def test_a_conflict_counts_whichever_of_the_two_names_it() -> None:
-    """What is applied may exclude what comes later, too."""
+    """What is older may exclude what comes later, too."""
     with pytest.raises(InvalidOrder, match=f"{A} conflicts with {B}"):
-        pending([migration(A, conflicts=(B,)), migration(B)], {A})
+        with_dependencies([A, B], [migration(A, conflicts=(B,)), migration(B)])
 
 
 def test_a_need_is_brought_by_the_migration_or_what_it_depends_on() -> None:
