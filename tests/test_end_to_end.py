@@ -329,12 +329,14 @@ def test_rollback_of_a_machine_and_forward_again(deployed: lab.Lab) -> None:
     """deploys/rollback.py takes PostgreSQL away and brings it back with its data, without installing anything."""
     machine = seen_from_outside(deployed, "lab-3")
     stack = machine.status.stack
+    machine.host.check_output("su postgres -c \"psql -q -c 'create table survives as select 5 as n'\"")
     for target, up in (("0", False), (POSTGRES, True)):
         done = pyinfra("-y", "--limit", "lab-3", "--data", f"generation={target}", "deploys/rollback.py")
         assert done.returncode == 0, done.stderr
         assert "install script" not in done.stderr
         assert machine.service("postgresql").is_ready is up
     assert machine.status.stack == stack[:1]
+    assert machine.host.check_output("su postgres -c \"psql -qAt -c 'select n from survives'\"") == "5"
     again = pyinfra("-y", "--limit", "lab-3", "--data", f"generation={POSTGRES}", "deploys/rollback.py")
     assert again.stderr.count("No changes") == 1
 

@@ -113,3 +113,12 @@ def test_what_cannot_be_is_refused(fresh: Rig) -> None:
     assert third.code == 3
     assert "stops the service posgresql, which is not here" in third.text
     assert len(fresh.status().migrations) == 1
+
+
+def test_log_is_rotated(fresh: Rig) -> None:
+    """What a service says goes to a log that keeps five older files of a megabyte."""
+    run = "yes 'all work and no play' | head -c 12000000; exec sleep 1111"
+    assert fresh.apply("20250101-001_talks", ":", services={"talks": {"run": run}}).code == 0
+    fresh.sh("cd /data/state/var/log/talks; until [ $(ls | grep -c '^@') = 5 ]; do sleep 0.1; done")
+    sizes = fresh.sh("cd /data/state/var/log/talks; stat -c %s @*").split()
+    assert all(900_000 < int(size) <= 1_000_000 for size in sizes)

@@ -203,8 +203,8 @@ audit_enter() {
     audit_ask begin "$session" "$1" || echo no-rules >"$1/state"
 }
 
-# audit_leave DIR: after a session: waits until its last record is written, has its rules deleted, and begins to read
-# the log in the background; audit_await waits for that.
+# audit_leave DIR: after a session: waits until its last record is written; then, in the background, has its rules deleted
+# and reads the log. audit_await waits for that.
 audit_leave() {
     local session mark log tries
     [ -f "$1/session" ] || { audit_stop "$1"; return 0; }
@@ -227,8 +227,10 @@ audit_leave() {
         sleep 0.02
     done
     [ ! -f "$1/gap" ] || echo incomplete >"$1/state"
-    audit_ask end "$session" "$1" || echo unknown >>"$1/lost"
-    { audit_log_files "$1" | audit_read "$1" "$session" || echo unreadable >"$1/state"; } 9>&- &
+    {
+        audit_ask end "$session" "$1" || echo unknown >>"$1/lost"
+        audit_log_files "$1" | audit_read "$1" "$session" || echo unreadable >"$1/state"
+    } 9>&- &
     echo "$!" >"$1/reader"
 }
 

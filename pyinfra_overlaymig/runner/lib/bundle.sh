@@ -82,10 +82,9 @@ preflight() {
     for other in $(plan_values conflicts "$1/plan"); do
         ! stack_has "$other" || die 3 "$2 conflicts with $other, which is applied here" "go back to before $other, or leave $2 out"
     done
-    for other in $(generation_stack "$(generation_current)"); do
-        ! plan_values conflicts "$SYS/migrations/$other/manifest" | grep -qxF -- "$2" ||
-            die 3 "$other, which is applied here, conflicts with $2" "go back to before $other, or leave $2 out"
-    done
+    other=$(generation_stack "$(generation_current)" | sed "s,.*,$SYS/migrations/&/manifest," |
+        xargs -r grep -lsxF -- "conflicts $2" | sed -n '1s,.*/\([^/]*\)/manifest,\1,p')
+    [ -z "$other" ] || die 3 "$other, which is applied here, conflicts with $2" "go back to before $other, or leave $2 out"
     for other in $(plan_values stop "$1/plan"); do
         [ -e "$SCANDIR/$other" ] || [ -d "$LIVE/$SERVICES/$other" ] || plan_values service "$1/plan" | grep -qxF -- "$other" ||
             die 3 "$2 stops the service $other, which is not here" 'correct its name, or take it out of stop:'

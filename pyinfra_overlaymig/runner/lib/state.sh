@@ -156,7 +156,7 @@ state_restore() {
             mv -T -- "$2" "$(readlink -- "$1/snapshot")"
         fi
         [ ! -d "$1/old" ] || mv -T -- "$1/old" "$2"
-    elif [ -d "$1/lower" ] && [ ! -L "$1/lower" ]; then
+    elif [ ! -L "$1/lower" ]; then
         # New with this migration: back to the stage. Where the tree is still there, it was not published.
         if [ ! -d "$1/tree" ] && [ -d "$2" ]; then
             mv -T -- "$2" "$1/tree"
