@@ -356,9 +356,7 @@ def test_a_service_that_never_gets_ready_fails_in_time_with_its_output(operator:
     """Within its own limit, the end of its log before the operator; the next run fails again."""
     hangs = {"service": "hangs", "run": "echo waiting for godot; exec sleep 5151", "check": "false", "timeout": 3}
     for _ in range(2):
-        begun = time.monotonic()
         done = operator.run(**hangs)
-        assert time.monotonic() - begun < 25
         assert done.returncode != 0
         assert "service hangs is not ready within 3 s" in done.stderr
         assert "waiting for godot" in done.stderr
@@ -397,10 +395,8 @@ def test_what_needs_a_service_stops_before_it(server: Operator) -> None:
 
 
 def test_a_service_that_dies_fails_at_once_with_its_output(operator: Operator) -> None:
-    """It need not be waited for to the end of its time; how it died is said."""
-    begun = time.monotonic()
-    done = operator.run(service="dies", run="echo no config found; exit 3", timeout=60)
-    assert time.monotonic() - begun < 50
+    """It is not waited for to the end of its time, which would be long after that of this test; how it died is said."""
+    done = operator.run(service="dies", run="echo no config found; exit 3", timeout=6000)
     assert done.returncode != 0
     assert "service dies died three times while it started: exitcode 3" in done.stderr
     assert "no config found" in done.stderr
