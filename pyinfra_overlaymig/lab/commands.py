@@ -67,8 +67,13 @@ def down() -> None:
       overlaymig lab down
     """
     here = labs.Lab.default()
+    there = here.subnet.exists()
     labs.down(here, click.echo)
-    click.echo(f"the lab is gone; the base root stays in {here.cache} for the next one")
+    if there:
+        click.echo(f"the lab in {here.directory} is gone; the base root stays in {here.cache} for the next one")
+    else:
+        # Another one may run: whoever made it in another place must not take this for its end.
+        click.echo(f"there was no lab in {here.directory} (OVERLAYMIG_LAB_DIR names another place)")
 
 
 @lab.command()
