@@ -17,7 +17,7 @@ import pytest
 import pyinfra_overlaymig
 from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.capture import parse
-from pyinfra_overlaymig.lab import audit
+from pyinfra_overlaymig.lab import audit, process
 from tests.rig import RUNNER, Rig
 
 RUNNER_PARTS = Path(pyinfra_overlaymig.__file__).parent / "runner"
@@ -173,7 +173,11 @@ def test_keeper_that_was_killed_leaves_no_rule(running_lab: labs.Lab, rig: Rig) 
         apply.stdin.write(bundle)
         apply.stdin.close()
         assert any(b"begun" in line for line in apply.stdout)
-        os.kill(int((running_lab.audit / "keeper").read_text().split()[0]), signal.SIGKILL)
+        keeper = int((running_lab.audit / "keeper").read_text().split()[0])
+        os.kill(keeper, signal.SIGKILL)
+        # A process that is about to end still holds its lock, and would be taken for one that lives.
+        while process.lives(keeper):
+            time.sleep(0.01)
         assert len(rules(rig)) > 0
         audit.start(running_lab, print)
         assert rules(rig) == []
