@@ -41,6 +41,13 @@ END
     fi
 }
 
+# audit_on DIR: true when what DIR is about is watched.
+audit_on() {
+    local line
+    line "$1/state"
+    [ "$line" = on ]
+}
+
 # audit_value NAME: one of the kernel's own figures, to standard output.
 audit_value() { auditctl -s | sed -n "s/^$1 //p"; }
 
@@ -102,7 +109,7 @@ audit_quiet() { awk 'BEGIN { print 1 } $5 ~ "^/(dev|proc|sys|run)$" && !seen[$3]
 
 # audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
 audit_ask() {
-    local verb tries
+    local verb tries line
     if [ -p "$AUDIT_SHARED/ask" ]; then
         # shellcheck disable=SC2046 # one word for each device
         printf '%s %s %s\n' "$1" "$2" "$(audit_quiet | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
@@ -112,7 +119,8 @@ audit_ask() {
             [ "$tries" -lt 500 ] || return 1
             sleep 0.01
         done
-        cat "$AUDIT_SHARED/answers/$2.$1" >>"$3/lost"
+        line "$AUDIT_SHARED/answers/$2.$1"
+        echo "$line" >>"$3/lost"
     else
         case $1 in begin) verb=a ;; *) verb=d ;; esac
         audit_value lost >>"$3/lost"
@@ -130,24 +138,28 @@ audit_ask() {
 # audit_open DIR: before a session: says in DIR/state whether it can be watched; if so, from here on nothing of the log
 # is lost. Starts auditd where none runs.
 audit_open() {
+    local line holder
     mkdir -p "$1"
     audit_state >"$1/state"
-    [ "$(cat "$1/state")" = on ] || return 0
+    audit_on "$1" || return 0
     if [ -p "$AUDIT_SHARED/ask" ]; then
-        printf '%s\n' "$AUDIT_SHARED/log/$(cat "$AUDIT_SHARED/name")" >"$1/log"
+        line "$AUDIT_SHARED/name"
+        printf '%s\n' "$AUDIT_SHARED/log/$line" >"$1/log"
     else
         [ -n "$(audit_daemon "$(audit_value pid)")" ] || audit_start "$1"
         audit_daemon_log "$(audit_value pid)" >"$1/log"
     fi
-    if [ ! -s "$1/log" ] || ! stat -L -c %s -- "$(cat "$1/log")" >"$1/offset" 2>/dev/null; then
+    line "$1/log"
+    if [ -z "$line" ] || ! stat -L -c %s -- "$line" >"$1/offset" 2>/dev/null; then
         echo no-log >"$1/state"
         return 0
     fi
     : >"$1/held"
-    setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$(cat "$1/log")" </dev/null 9>&- &
-    echo "$!" >"$1/holder"
+    setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$line" </dev/null 9>&- &
+    holder=$!
+    echo "$holder" >"$1/holder"
     until [ -s "$1/held" ]; do
-        kill -0 "$(cat "$1/holder")" 2>/dev/null || { echo no-log >"$1/state"; return 0; }
+        kill -0 "$holder" 2>/dev/null || { echo no-log >"$1/state"; return 0; }
         sleep 0.01
     done
 }
@@ -190,7 +202,7 @@ audit_daemon_log() {
 # audit_enter DIR: puts this process, and all that it will start, into a fresh session that is watched.
 audit_enter() {
     local loginuid session
-    [ "$(cat "$1/state" 2>/dev/null)" = on ] || return 0
+    audit_on "$1" || return 0
     # Without a newline in them, these reads fail. The owner stays: what else audit records of the operator keeps the operator's name.
     read -r loginuid </proc/self/loginuid || :
     [ "$loginuid" != 4294967295 ] || loginuid=0
@@ -206,9 +218,10 @@ audit_enter() {
 # audit_leave DIR: after a session: waits until its last record is written; then, in the background, has its rules deleted
 # and reads the log. audit_await waits for that.
 audit_leave() {
-    local session mark log tries
+    local session mark log tries line
     [ -f "$1/session" ] || { audit_stop "$1"; return 0; }
-    session=$(cat "$1/session")
+    line "$1/session"
+    session=$line
     # One more session, of a process that does nothing: the record of its begin comes after all others. It may be dropped
     # as others are where there is no room, so another follows each second.
     tries=0
@@ -325,7 +338,7 @@ audit_conclude() {
     if grep -qxE 'lost [1-9].*|unexplained [1-9].*|lost unknown' "$directory/record"; then
         warn "audit: $(tr '\n' ' ' <"$directory/record")"
     fi
-    if audit_required "$1/limits" && [ "$(cat "$directory/state")" != on ]; then
+    if audit_required "$1/limits" && ! audit_on "$directory"; then
         warn "this migration requires audit, which is: $(cat "$directory/state")"
         exit 1
     fi
@@ -334,17 +347,19 @@ audit_conclude() {
 # audit_summary DIR: key value lines about a capture: audit, and where it was on: events lost unexplained; to standard
 # output.
 audit_summary() {
-    local before after
-    printf 'audit %s\n' "$(cat "$1/state" 2>/dev/null || echo unknown)"
+    local before after line
+    line "$1/state"
+    printf 'audit %s\n' "${line:-unknown}"
     [ -f "$1/unexplained" ] || return 0
-    before=$(sed -n 1p "$1/lost")
-    after=$(sed -n 2p "$1/lost")
-    printf 'events %s\n' "$(cat "$1/processes.count")"
+    { read -r before || :; read -r after || :; } <"$1/lost"
+    line "$1/processes.count"
+    printf 'events %s\n' "$line"
     case $before$after in
     '' | *[!0-9]*) printf 'lost unknown\n' ;;
     *) printf 'lost %s\n' "$((after - before))" ;;
     esac
-    printf 'unexplained %s\n' "$(cat "$1/unexplained")"
+    line "$1/unexplained"
+    printf 'unexplained %s\n' "$line"
 }
 
 # audit_record DIR RECORD: adds who.list and audit.gz to the record of a migration.

@@ -4,7 +4,7 @@
 # bundle_receive DIR: unpacks the tar.gz on standard input into DIR and checks that it came whole.
 bundle_receive() {
     local file
-    rm -rf -- "$1"
+    drop "$1"
     mkdir -p "$1"
     tar -C "$1" --no-same-owner -xpzf - 2>"$1/errors" || {
         ! grep -q 'No space left' "$1/errors" ||
@@ -37,7 +37,7 @@ bundle_apply() {
     fi
     if [ -f "$SYS/migrations/$id/applied" ]; then bundle_forward "$id" "${2-}"; fi
     preflight "$1" "$id"
-    rm -rf -- "$SYS/staging/$id"
+    drop "$SYS/staging/$id"
     mv -T -- "$1" "$SYS/staging/$id"
     confirm_ask "$SYS/staging/$id" "${2-}"
     worker "$SYS/staging/$id/log" transaction "$id"
@@ -82,16 +82,19 @@ preflight() {
     for other in $(plan_values conflicts "$1/plan"); do
         ! stack_has "$other" || die 3 "$2 conflicts with $other, which is applied here" "go back to before $other, or leave $2 out"
     done
-    other=$(generation_stack "$(generation_current)" | sed "s,.*,$SYS/migrations/&/manifest," |
-        xargs -r grep -lsxF -- "conflicts $2" | sed -n '1s,.*/\([^/]*\)/manifest,\1,p')
-    [ -z "$other" ] || die 3 "$other, which is applied here, conflicts with $2" "go back to before $other, or leave $2 out"
+    if stack_values conflicts manifest | grep -qxF -- "$2"; then
+        other=$(cd "$SYS/migrations" && grep -lxF -- "conflicts $2" */manifest | while read -r other; do
+            ! stack_has "${other%/*}" || echo "${other%/*}"
+        done | sed -n 1p)
+        die 3 "$other, which is applied here, conflicts with $2" "go back to before $other, or leave $2 out"
+    fi
     for other in $(plan_values stop "$1/plan"); do
         [ -e "$SCANDIR/$other" ] || [ -d "$LIVE/$SERVICES/$other" ] || plan_values service "$1/plan" | grep -qxF -- "$other" ||
             die 3 "$2 stops the service $other, which is not here" 'correct its name, or take it out of stop:'
     done
     ! stack_has "$2" || die 20 "$2 is in the current generation and was never finished" 'run: system-migrate recover'
     last=$(stack_newest)
-    if plan_values local "$1/plan" | grep -q yes; then last=; fi
+    if plan_says local "$1/plan"; then last=; fi
     if [ -n "$last" ] && [ "$(printf '%s\n%s\n' "$last" "$2" | sort | tail -n 1)" != "$2" ]; then
         die 3 "$2 is out of order: $last is applied already" "migrations run in the order of their ids: if no machine has it yet, give it an id after $last"
     fi
@@ -108,7 +111,7 @@ preflight() {
 stack_newest() {
     local layer
     generation_stack "$(generation_current)" | sort -r | while read -r layer; do
-        if ! plan_values local "$SYS/migrations/$layer/manifest" | grep -q yes; then
+        if ! plan_says local "$SYS/migrations/$layer/manifest"; then
             echo "$layer"
             break
         fi

@@ -42,9 +42,7 @@ s6-log s6
 END
     # busybox's tools answer to these names, and drop overlay's extended attributes or NUL-separated names.
     for tool in cp find sed tar; do
-        case $(readlink -f "$(command -v "$tool")") in
-        */busybox*) lacks="${lacks}GNU $tool (busybox's is not enough), " ;;
-        esac
+        [ ! "$(command -v "$tool")" -ef "$(command -v busybox)" ] || lacks="${lacks}GNU $tool (busybox's is not enough), "
     done
     grep -q '	overlay$' /proc/filesystems || modprobe overlay 2>/dev/null || lacks="${lacks}overlayfs in the kernel, "
     printf '%s' "${lacks%, }"

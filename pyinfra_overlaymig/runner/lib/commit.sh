@@ -35,7 +35,7 @@ seal() {
         plan_values state "$stage/plan" | sed 's/^/state /'
         plan_values service "$stage/plan" | sed 's/^/service /'
     } | awk '!seen[$0]++' >"$record/record"
-    rm -rf -- "$SYS/layers/$1" "$SYS/migrations/$1"
+    drop "$SYS/layers/$1" "$SYS/migrations/$1"
     mv -T -- "$stage/upper" "$SYS/layers/$1"
     mv -T -- "$record" "$SYS/migrations/$1"
 }
@@ -74,7 +74,8 @@ finish() {
     confirm_await "$stage"
     [ ! -f "$stage/log" ] || cp -- "$stage/log" "$SYS/migrations/$1/log"
     sync -f "$STATE"
-    printf 'at %s\ngeneration %s\n' "$(now)" "$(generation_current)" | write_file "$SYS/migrations/$1/applied"
+    write_file "$SYS/migrations/$1/applied" "at $(now)
+generation $(generation_current)"
     # Whoever is told that it succeeded must not see it finished, or even reverted, by the next boot.
     sync "$SYS/migrations/$1"
     # From here on nothing takes it back; what is left is done by the next recover, if not by this.

@@ -39,5 +39,5 @@ confirm_await() {
 
 # confirm_outcome CODE: tells the side that confirmed how it ended.
 confirm_outcome() {
-    [ ! -d "$RUN/confirm" ] || printf '%s\n' "$1" | write_file "$RUN/confirm/outcome"
+    [ ! -d "$RUN/confirm" ] || write_file "$RUN/confirm/outcome" "$1"
 }

@@ -3,7 +3,9 @@
 
 # drift_generation N: the generation that upper N was mounted over, to standard output.
 drift_generation() {
-    if [ -f "$SYS/upper/$1/generation" ]; then cat "$SYS/upper/$1/generation"; else generation_running; fi
+    local line
+    line "$SYS/upper/$1/generation"
+    if [ -n "$line" ]; then echo "$line"; else generation_running; fi
 }
 
 # drift_compare N DIR: compares the entries of upper N that DIR/paths names with the stack below; leaves the lists of
@@ -43,7 +45,7 @@ drift_overlap() {
 # drift_conflicts ID DIR: leaves in DIR/changes the drift that a stage's changes would meet, in DIR/unchanged what only
 # looks like it: files that were opened for writing and left as they were.
 drift_conflicts() {
-    rm -rf -- "$2"
+    drop "$2"
     drift_overlap "$(upper_live)" "$SYS/staging/$1/changes.list" "$2"
     : >"$2/changes"
     if [ -s "$2/paths" ]; then
@@ -60,7 +62,7 @@ drift_conflicts() {
 drift_release() {
     local lists layer file entry
     lists=$RUN/release
-    rm -rf -- "$lists"
+    drop "$lists"
     mkdir -p "$lists"
     generation_stack "$(drift_generation "$1")" >"$lists/before"
     generation_stack "$(generation_current)" >"$lists/after"

@@ -69,14 +69,70 @@ unescape() {
 # escaped: NUL-separated records on standard input, one a line on standard output, as unescape reads them.
 escaped() { sed -z 's/\\/\\134/g; s/\n/\\012/g' | tr '\0' '\n'; }
 
-# plan_values KEY FILE: the values of KEY in a line-oriented file, one a line, still escaped.
+# plan_values KEY FILE: the values of KEY in a line-oriented file, one a line, still escaped. Without a process of its own:
+# it is asked for all the time.
 plan_values() {
-    [ ! -f "$2" ] || sed -n "s/^$1 //p" "$2"
+    local line
+    [ ! -f "$2" ] || while IFS= read -r line; do
+        case $line in
+        "$1 "*) printf '%s\n' "${line#"$1 "}" ;;
+        # One for each file of a bundle, and last in a plan.
+        'member '*) break ;;
+        esac
+    done <"$2"
 }
 
-# write_file PATH: standard input becomes PATH by one rename; a crash leaves the old or the new content.
+# plan_says KEY FILE: true when its value there is `yes`.
+plan_says() { [ "$(plan_values "$1" "$2")" = yes ]; }
+
+# drop PATH…: removes these, with all that is in them, as far as they are there.
+drop() {
+    local path
+    for path; do
+        if there "$path"; then
+            rm -rf -- "$@"
+            return
+        fi
+    done
+}
+
+# make PATH…: these are directories.
+make() {
+    local path
+    for path; do
+        if [ ! -d "$path" ]; then
+            mkdir -p -- "$@"
+            return
+        fi
+    done
+}
+
+# there PATH: true when PATH exists, dangling links too.
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+
+# line FILE: its first line, empty where there is none, left in $line.
+line() {
+    line=
+    [ ! -f "$1" ] || read -r line <"$1" || :
+}
+
+# linked LINK PATH…: which of PATH a symbolic link means, by name, to standard output.
+linked() {
+    local link path
+    link=$1
+    shift
+    for path; do
+        if [ "$path" -ef "$link" ]; then
+            echo "${path##*/}"
+            return
+        fi
+    done
+    readlink -- "$link"
+}
+
+# write_file PATH TEXT: these lines become PATH by one rename; a crash leaves the old or the new content.
 write_file() {
-    cat >"$1.new" || return
+    printf '%s\n' "$2" >"$1.new" || return
     # The name can be on the disk before the contents are: after a loss of power they would be zeros.
     case $1 in "$RUN"/* | "$SYS/lock"/*) ;; *) sync -- "$1.new" || return ;; esac
     mv -f -- "$1.new" "$1"
@@ -93,10 +149,10 @@ valid_id() {
 
 # layout: makes the directories of FORMAT.md that are missing.
 layout() {
-    local found
-    mkdir -p "$STATE" "$SYS/layers" "$SYS/migrations" "$SYS/generations" "$SYS/staging" "$SYS/upper" "$SYS/lock"
-    [ -e "$SYS/format" ] || printf '%s\n' "$FORMAT" | write_file "$SYS/format"
-    found=$(cat "$SYS/format")
-    [ "$found" = "$FORMAT" ] ||
-        die 3 "/data/system has format $found, this runner reads format $FORMAT" 'update pyinfra_overlaymig, then run its machine_prepared again'
+    local line
+    make "$STATE" "$SYS/layers" "$SYS/migrations" "$SYS/generations" "$SYS/staging" "$SYS/upper" "$SYS/lock"
+    [ -e "$SYS/format" ] || write_file "$SYS/format" "$FORMAT"
+    line "$SYS/format"
+    [ "$line" = "$FORMAT" ] ||
+        die 3 "/data/system has format $line, this runner reads format $FORMAT" 'update pyinfra_overlaymig, then run its machine_prepared again'
 }

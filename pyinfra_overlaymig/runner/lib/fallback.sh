@@ -48,7 +48,8 @@ boot_failed() {
     local failed
     failed=1
     if [ "$(plan_values generation "$SYS/boots")" = "$1" ]; then failed=$(($(plan_values failed "$SYS/boots") + 1)); fi
-    printf 'generation %s\nfailed %s\n' "$1" "$failed" | write_file "$SYS/boots"
+    write_file "$SYS/boots" "generation $1
+failed $failed"
     warn "not ready after this boot: $2 (boot $failed of $FALLBACK_AFTER before falling back)"
     [ "$failed" -ge "$FALLBACK_AFTER" ]
 }

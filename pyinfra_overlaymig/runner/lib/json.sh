@@ -57,6 +57,5 @@ json_migrations() {
 
 # metadata_write: the index of all migrations, rendered from their folders.
 metadata_write() {
-    { printf '{"format":%s,"migrations":' "$FORMAT"; json_migrations; printf '}\n'; } |
-        write_file "$SYS/migrations/metadata.json"
+    write_file "$SYS/migrations/metadata.json" "{\"format\":$FORMAT,\"migrations\":$(json_migrations)}"
 }

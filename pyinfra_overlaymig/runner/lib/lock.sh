@@ -4,7 +4,7 @@
 # lock_take VERB [ID]: holds the lock on descriptor 9 until this process and its children end.
 # Leaves with 3, naming the holder, when another process has it.
 lock_take() {
-    mkdir -p "$SYS/lock"
+    make "$SYS/lock"
     exec 9>>"$SYS/lock/flock"
     # Whoever took it has to live with a dead terminal from here on.
     trap '' HUP PIPE
@@ -37,10 +37,20 @@ lock_wait() {
 
 # lock_record VERB [ID]: says who holds the lock, for the others to read.
 lock_record() {
-    printf 'who %s\nfrom %s\npid %s\nboot_id %s\nsince %s\nverb %s\nid %s\n' \
-        "$(printf '%s' "${OVERLAYMIG_WHO:-${SUDO_USER:-root}}" | tr -c 'A-Za-z0-9@._+:-' _)" \
-        "$(printf '%s' "${SSH_CONNECTION:-local}" | cut -d ' ' -f 1 | tr -c 'A-Za-z0-9.:\n' _)" \
-        "$$" "$(cat /proc/sys/kernel/random/boot_id)" "$(now)" "$1" "${2-}" | write_file "$SYS/lock/owner"
+    local who from line
+    who=${OVERLAYMIG_WHO:-${SUDO_USER:-root}}
+    case $who in *[!A-Za-z0-9@._+:-]*) who=$(printf '%s' "$who" | tr -c 'A-Za-z0-9@._+:-' _) ;; esac
+    from=${SSH_CONNECTION:-local}
+    from=${from%% *}
+    case $from in *[!A-Za-z0-9.:]*) from=$(printf '%s' "$from" | tr -c 'A-Za-z0-9.:' _) ;; esac
+    line /proc/sys/kernel/random/boot_id
+    write_file "$SYS/lock/owner" "who $who
+from $from
+pid $$
+boot_id $line
+since $(now)
+verb $1
+id ${2-}"
 }
 
 # lock_owner: reads the owner record into $who $from $pid $boot_id $since $verb $id.

@@ -66,8 +66,8 @@ recover_swept() {
     switch_settle
     switch_sweep "$(($(upper_live) - 1))"
     # What a revert wants brought back stays until a switch has done it.
-    [ -d "$SYS/upper/change/bring" ] || rm -rf -- "$SYS/upper/change"
-    rm -rf -- "$RESERVE.new" "$SYS"/*/*.new "$SYS"/migrations/*/*.new "$SYS/staging"/.reflink.*
+    [ -d "$SYS/upper/change/bring" ] || drop "$SYS/upper/change"
+    drop "$RESERVE.new" "$SYS"/*/*.new "$SYS"/migrations/*/*.new "$SYS/staging"/.reflink.*
     audit_sweep
     for dir in "$SYS/staging"/.incoming.*; do
         [ -d "$dir" ] || continue
@@ -108,5 +108,7 @@ recover_forward() {
 
 # generation_running: the generation that this boot runs, 0 (the base) when none was switched to.
 generation_running() {
-    if [ -f "$RUN/running" ]; then cat "$RUN/running"; else echo 0; fi
+    local line
+    line "$RUN/running"
+    echo "${line:-0}"
 }

@@ -27,7 +27,8 @@ generation_go() {
     sort "$ROLLBACK/before" "$ROLLBACK/stack" | uniq -u >"$ROLLBACK/layers"
     snapshots_due
     generation_write "$to" "$ROLLBACK/stack"
-    printf 'from %s\nto %s\n' "$from" "$to" | write_file "$ROLLBACK/journal"
+    write_file "$ROLLBACK/journal" "from $from
+to $to"
     sync -f "$SYS"
     generation_set "$to"
     rollback_finish || die 9 'that generation is not kept; the machine is as it was before' 'the reason is above'

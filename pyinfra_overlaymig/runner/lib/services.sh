@@ -49,7 +49,7 @@ service_layer() {
 
 # service_current NAME: true when what is supervised as NAME is what the current generation defines.
 service_current() {
-    [ -L "$SCANDIR/$1" ] && [ "$(cat "$SERVICEDIRS/$1/layer" 2>/dev/null)" = "$(service_layer "$1")" ]
+    [ -L "$SCANDIR/$1" ] && line "$SERVICEDIRS/$1/layer" && [ "$line" = "$(service_layer "$1")" ]
 }
 
 # service_ready NAME: waits until NAME is ready, within its limit. Fails, with the end of its output shown, when it is not.

@@ -8,7 +8,7 @@
 # and goes when the layer leaves it.
 
 # snapshot_wanted LIMITS: true for a migration that asks for snapshots.
-snapshot_wanted() { plan_values snapshot "$1" | grep -q yes; }
+snapshot_wanted() { plan_says snapshot "$1"; }
 
 # snapshot_take ID PLAN: takes it. What uses these paths has to stand still. A file system that can shares the blocks.
 snapshot_take() {

@@ -3,7 +3,7 @@
 
 # generation_current: the number that `current` names, 0 (the base alone) when there is none, to standard output.
 generation_current() {
-    if [ -L "$SYS/generations/current" ]; then readlink -- "$SYS/generations/current"; else echo 0; fi
+    if [ -L "$SYS/generations/current" ]; then linked "$SYS/generations/current" "$SYS/generations"/[0-9]*; else echo 0; fi
 }
 
 # generation_newest: the highest number ever given out, to standard output.
@@ -24,11 +24,16 @@ generation_stack() {
 
 # generation_write N STACK-FILE [LINE]: records generation N. The file is complete before it has its name.
 generation_write() {
-    {
-        printf 'format %s\nmade %s\nbase %s\n%s' "$FORMAT" "$(now)" "$(base_identity '')" "${3:+$3
-}"
-        sed 's/^/layer /' "$2"
-    } | write_file "$SYS/generations/$1"
+    local text layer
+    text="format $FORMAT
+made $(now)
+base $(base_identity '')${3:+
+$3}"
+    while read -r layer; do
+        text="$text
+layer $layer"
+    done <"$2"
+    write_file "$SYS/generations/$1" "$text"
 }
 
 # generation_set N: the commit point. Makes N current by one rename, and that rename durable.
@@ -46,7 +51,7 @@ generation_set() {
 generation_whole() {
     local layer
     [ "$1" != 0 ] || return 0
-    grep -q '^made ' "$SYS/generations/$1" 2>/dev/null || { warn "generation $1 is not readable"; return 1; }
+    [ -n "$(plan_values made "$SYS/generations/$1")" ] || { warn "generation $1 is not readable"; return 1; }
     for layer in $(generation_stack "$1"); do
         [ -d "$SYS/layers/$layer" ] || { warn "generation $1 lacks its layer $layer"; return 1; }
     done
@@ -75,28 +80,42 @@ generation_before() {
 
 # stack_has ID: true when ID is a layer of the current generation.
 stack_has() {
-    generation_stack "$(generation_current)" | grep -qxF -- "$1"
+    local layer
+    for layer in $(generation_stack "$(generation_current)"); do
+        [ "$layer" != "$1" ] || return 0
+    done
+    return 1
+}
+
+# stack_values KEY NAME: the values of KEY in the files NAME of the current generation's migrations, to standard output.
+stack_values() {
+    local key name layer
+    key=$1 name=$2
+    set --
+    for layer in $(generation_stack "$(generation_current)"); do
+        set -- "$@" "$SYS/migrations/$layer/$name"
+    done
+    [ "$#" -eq 0 ] || sed -n "s/^$key //p" "$@" 2>/dev/null || :
 }
 
 # stack_state: every state path of the current generation's migrations, escaped, one a line, to standard output.
 stack_state() {
-    generation_stack "$(generation_current)" | sed "s,.*,$SYS/migrations/&/record," | xargs -r grep -hs '^state ' |
-        sed 's/^state //' | sort -u
+    stack_values state record | sort -u
 }
 
-# stack_links DIR GENERATION: fills DIR with short names for a stack, and leaves the value of lowerdir=, relative to
-# DIR, in $lowerdir. A mount's options end at one page: 400 layers fit only under names of a few characters.
+# stack_links DIR GENERATION: short names for its layers in DIR, and the value of lowerdir=, relative to DIR, left in
+# $lowerdir. A mount's options end at one page: 400 layers fit only under names of a few characters. A name that is right
+# already stays: from one generation to the next most are.
 stack_links() {
     local number layer
-    rm -rf -- "$1"
-    mkdir -p "$1"
-    ln -s / "$1/0"
+    make "$1"
+    [ -L "$1/0" ] || ln -sfn / "$1/0"
     lowerdir=0
     number=0
     generation_whole "$2"
     for layer in $(generation_stack "$2"); do
         number=$((number + 1))
-        ln -s "$SYS/layers/$layer" "$1/$number"
+        [ "$1/$number" -ef "$SYS/layers/$layer" ] || ln -sfn -- "$SYS/layers/$layer" "$1/$number"
         lowerdir=$number:$lowerdir
     done
 }
@@ -115,7 +134,7 @@ stack_mount_lower() {
 # UPPER and WORK are reached through links in DIR too, so that no character of theirs can be read as an option.
 stack_mount() {
     stack_links "$1" "$(generation_current)"
-    ln -s "$3" "$1/u"
-    ln -s "$4" "$1/w"
+    ln -sfn -- "$3" "$1/u"
+    ln -sfn -- "$4" "$1/w"
     (cd "$1" && mount -t overlay overlay -o "$PLAIN,lowerdir=$lowerdir,upperdir=u,workdir=w${5:+,$5}" "$2")
 }

@@ -20,8 +20,8 @@ stage_prepare() {
 # stage_clear ID: makes room for another run of the script, over a stack that has changed.
 stage_clear() {
     local part
-    for part in upper work root lower links lists state conflicts audit timeout services.new; do
-        rm -rf -- "$SYS/staging/$1/$part"
+    for part in upper work root lower lists state conflicts audit timeout services.new; do
+        drop "$SYS/staging/$1/$part"
     done
 }
 
@@ -43,8 +43,8 @@ stage_discard() {
 # full: services that start again may need room.
 stage_shrink() {
     local part
-    for part in work root lower links lists state stack conflicts audit drift layers timeout services.new record.new; do
-        rm -rf -- "$SYS/staging/$1/$part"
+    for part in work root lower lists state stack conflicts audit drift layers timeout services.new record.new; do
+        drop "$SYS/staging/$1/$part"
     done
     if [ "$(du -skx "$SYS/staging/$1" | cut -f 1)" -gt 102400 ] || stage_crowded; then
         rm -rf -- "$SYS/staging/$1/upper" "$SYS/staging/$1/files"
@@ -63,7 +63,8 @@ stage_crowded() {
 stage_keep() {
     local dir
     stage_shrink "$1"
-    printf 'failed_at %s\nexit %s\n' "$(now)" "$2" | write_file "$SYS/staging/$1/failed"
+    write_file "$SYS/staging/$1/failed" "failed_at $(now)
+exit $2"
     find "$SYS/staging" -mindepth 2 -maxdepth 2 -name failed -printf '%T@ %h\n' | sort -rn | tail -n +4 |
         cut -d ' ' -f 2 | while read -r dir; do rm -rf -- "$dir"; done
 }

@@ -52,10 +52,7 @@ state_keep() {
 }
 
 # state_drop_replaced: gives up what the change before the last one had replaced.
-state_drop_replaced() { rm -rf -- "$REPLACED"; }
-
-# there PATH: true when PATH exists, dangling links too.
-there() { [ -e "$1" ] || [ -L "$1" ]; }
+state_drop_replaced() { drop "$REPLACED"; }
 
 # plain_dir PATH: true when PATH is a directory itself, no link to one.
 plain_dir() { [ -d "$1" ] && [ ! -L "$1" ]; }

@@ -64,12 +64,12 @@ switch_settle() {
             upper_catch_up "$from" "$to" "$RUN/drift"
             # Only now: until the pivot the state paths of the root before are what must not be carried over.
             [ ! -f "$RUN/state.new" ] || mv -f "$RUN/state.new" "$RUN/state"
-            printf '%s\n' "$generation" | write_file "$RUN/running"
-            rm -rf -- "$SYS/upper/change"
+            write_file "$RUN/running" "$generation"
+            drop "$SYS/upper/change"
         fi
     fi
     if mountpoint -q "$RUN/new"; then umount -l "$RUN/new"; fi
-    rm -f -- "$RUN/pivot"
+    drop "$RUN/pivot"
 }
 
 # switch_sweep [N]: drops uppers that are neither live nor N. The one before the live one may still be under processes
@@ -84,7 +84,7 @@ switch_sweep() {
 
 # upper_live: the number of the running root's upper, 0 when there is none yet, to standard output.
 upper_live() {
-    if [ -L "$SYS/upper/live" ]; then readlink -- "$SYS/upper/live"; else echo 0; fi
+    if [ -L "$SYS/upper/live" ]; then linked "$SYS/upper/live" "$SYS/upper"/[0-9]*; else echo 0; fi
 }
 
 # upper_set_live N: from now on N is the running root's.
@@ -96,7 +96,7 @@ upper_set_live() {
 # upper_clone FROM TO: TO gets FROM's drift. Files are hard links: what a running process still writes
 # through the old root shows in the new one. Directories are new: no upperdir is ever shared by two mounts.
 upper_clone() {
-    rm -rf -- "$SYS/upper/$2.new" "$SYS/upper/$2"
+    drop "$SYS/upper/$2.new" "$SYS/upper/$2"
     mkdir -p "$SYS/upper/$2.new/work"
     if [ -d "$SYS/upper/$1/upper" ]; then
         # A file that goes while it is cloned is no failure; what the clone misses, upper_catch_up brings.
@@ -105,7 +105,7 @@ upper_clone() {
         mkdir "$SYS/upper/$2.new/upper"
         chmod --reference=/ "$SYS/upper/$2.new/upper"
     fi
-    generation_current | write_file "$SYS/upper/$2.new/generation"
+    write_file "$SYS/upper/$2.new/generation" "$(generation_current)"
     mv -T -- "$SYS/upper/$2.new" "$SYS/upper/$2"
 }
 
@@ -239,7 +239,7 @@ switch_live() {
     to=$((from + 1))
     switch_sweep "$((from - 1))"
     generation_whole "$(generation_current)"
-    mkdir -p "$RUN/new"
+    make "$RUN/new"
     upper_clone "$from" "$to"
     upper_list "$to" >"$RUN/drift"
     drift_release "$from" "$to"
@@ -248,8 +248,10 @@ switch_live() {
     switch_carry "$LIVE" "$RUN/new"
     mkdir -p "$RUN/new$OLD"
     old=$(root_mount /proc/1/mountinfo /)
-    printf 'mount %s\nfrom %s\nto %s\ngeneration %s\n' \
-        "$(root_mount /proc/self/mountinfo "$RUN/new")" "$from" "$to" "$(generation_current)" | write_file "$RUN/pivot"
+    write_file "$RUN/pivot" "mount $(root_mount /proc/self/mountinfo "$RUN/new")
+from $from
+to $to
+generation $(generation_current)"
     switch_pivot
     # At once: what is written from here on lies in the new upper, and has to be there after a loss of power.
     upper_set_live "$to"

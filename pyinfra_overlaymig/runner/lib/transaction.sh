@@ -51,7 +51,7 @@ transaction_run() {
     say 'capturing what it changed'
     capture "$id"
     audit_conclude "$stage"
-    if [ ! -s "$stage/changes.list" ] && plan_values local "$stage/plan" | grep -q yes; then
+    if [ ! -s "$stage/changes.list" ] && plan_says local "$stage/plan"; then
         phase=nothing
         exit 3
     fi

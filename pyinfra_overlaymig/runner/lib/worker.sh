@@ -8,7 +8,7 @@ worker() {
     log=$1
     shift
     : >"$log"
-    rm -rf -- "$RUN/confirm"
+    drop "$RUN/confirm"
     (
         # Here, not at the call: an exit trap speaks after a redirection of the call has ended.
         exec >>"$log" 2>&1 </dev/null

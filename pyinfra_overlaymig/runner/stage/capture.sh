@@ -17,7 +17,7 @@ lists=$stage/lists
 # state_found: directories that the script made in /var/lib and gave to an account of their own are state, for a
 # migration that says `state-auto` because nobody wrote it a manifest.
 state_found() {
-    plan_values state-auto "$stage/plan" | grep -q yes || return 0
+    plan_says state-auto "$stage/plan" || return 0
     [ -d "$upper/var/lib" ] || return 0
     number=$(wc -l <"$stage/state/paths")
     find "$upper/var/lib" -mindepth 1 -maxdepth 1 -type d ! -uid 0 -name '[a-z]*' -printf '%f\n' | sort |
@@ -35,7 +35,7 @@ state_found() {
 mkdir -p "$lists" "$lower"
 # sort(1) of many paths needs room, and the base's /tmp is read-only.
 export TMPDIR="$lists"
-stack_mount_lower "$stage/links" "$lower" "$(generation_current)"
+stack_mount_lower "$RUN/stack" "$lower" "$(generation_current)"
 # shellcheck disable=SC2086 # one word for each path
 (cd "$upper" && rm -rf -- $NOWHERE)
 state_found

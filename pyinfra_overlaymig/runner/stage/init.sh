@@ -147,7 +147,7 @@ stage_inodes() {
     done <"$stage/state/paths"
 }
 
-stack_mount "$stage/links" "$root" "$stage/upper" "$stage/work" volatile
+stack_mount "$RUN/stack" "$root" "$stage/upper" "$stage/work" volatile
 mount_essentials
 lay_files
 stage_state
