@@ -114,20 +114,20 @@ SEALING = "mkdir -p /data/system/staging/20250102-001_two/record.new"
 TAKING_BACK = "mv -T -- /data/system/layers/20250102-002_ill"
 KILL_OR_FAIL = (Mode.KILL, Mode.FAIL)
 SCENARIOS = {
-    "apply": Scenario("one", apply, 190, ("one", "two")),
-    "apply, unhealthy": Scenario("one", apply_ill, 260, ("one",)),
-    "apply of a sealed layer": Scenario("back", apply, 100, ("back", "again")),
-    "rollback": Scenario("two", rollback, 80, ("two", "back")),
-    "rollback with state": Scenario("two", rollback_with_state, 100, ("two", "restored")),
-    "recover before the commit": Scenario("one", recover, 28, ("one",), (apply, SEALING), KILL_OR_FAIL),
-    "recover after the commit": Scenario("one", recover, 90, ("one", "two"), (apply, COMMITTED), KILL_OR_FAIL),
-    "recover of a revert": Scenario("one", recover, 75, ("one",), (apply_ill, TAKING_BACK), KILL_OR_FAIL),
-    "recover of a rollback": Scenario("two", recover, 65, ("two", "back"), (rollback, COMMITTED), KILL_OR_FAIL),
-    "boot": Scenario("two", boot, 75, ("two",)),
-    "boot before the commit": Scenario("one", boot, 85, ("one",), (apply, SEALING)),
-    "boot after the commit": Scenario("one", boot, 160, ("one", "two"), (apply, COMMITTED)),
-    "boot in a revert": Scenario("one", boot, 90, ("one",), (apply_ill, TAKING_BACK)),
-    "boot after a rollback": Scenario("two", boot, 80, ("two", "back"), (rollback, COMMITTED)),
+    "apply": Scenario("one", apply, 160, ("one", "two")),
+    "apply, unhealthy": Scenario("one", apply_ill, 225, ("one",)),
+    "apply of a sealed layer": Scenario("back", apply, 70, ("back", "again")),
+    "rollback": Scenario("two", rollback, 55, ("two", "back")),
+    "rollback with state": Scenario("two", rollback_with_state, 65, ("two", "restored")),
+    "recover before the commit": Scenario("one", recover, 14, ("one",), (apply, SEALING), KILL_OR_FAIL),
+    "recover after the commit": Scenario("one", recover, 65, ("one", "two"), (apply, COMMITTED), KILL_OR_FAIL),
+    "recover of a revert": Scenario("one", recover, 50, ("one",), (apply_ill, TAKING_BACK), KILL_OR_FAIL),
+    "recover of a rollback": Scenario("two", recover, 42, ("two", "back"), (rollback, COMMITTED), KILL_OR_FAIL),
+    "boot": Scenario("two", boot, 62, ("two",)),
+    "boot before the commit": Scenario("one", boot, 68, ("one",), (apply, SEALING)),
+    "boot after the commit": Scenario("one", boot, 125, ("one", "two"), (apply, COMMITTED)),
+    "boot in a revert": Scenario("one", boot, 75, ("one",), (apply_ill, TAKING_BACK)),
+    "boot after a rollback": Scenario("two", boot, 62, ("two", "back"), (rollback, COMMITTED)),
 }
 
 
