@@ -125,6 +125,19 @@ def test_state_comes_back_from_a_snapshot(upgraded: Rig) -> None:
     upgraded.sh('test -z "$(ls /data/system/snapshots)"')
 
 
+def test_what_is_kept_for_a_look_can_be_given_up(upgraded: Rig) -> None:
+    """`gc` names what was replaced and what failed, and gives both up; the machine stays as it is."""
+    upgraded.sh("test -e /data/system/replaced/20250102-001_upgrade/1/old/gone")
+    before = upgraded.tree()
+    assert "what 20250102-001_upgrade replaced in state" in upgraded.run(RUNNER, "gc").out
+    assert upgraded.apply("20250103-001_ill", "echo made >/etc/made; exit 1").code == 9
+    assert "what is left of 20250103-001_ill, which failed" in upgraded.run(RUNNER, "gc").out
+    upgraded.sh('cd /data/system; test ! -e replaced; test -z "$(ls staging)"')
+    assert upgraded.tree() == before
+    assert "nothing is kept" in upgraded.run(RUNNER, "gc").out
+    assert upgraded.run(RUNNER, "rollback", "--restore-state", "1").code == 0
+
+
 def test_state_of_the_time_before_comes_back(upgraded: Rig) -> None:
     """What the upgrade deleted is there again, with its owner; what it brought is gone, the path too."""
     assert upgraded.run(RUNNER, "rollback", "--restore-state", "1").code == 0

@@ -66,5 +66,11 @@ stage_keep() {
     write_file "$SYS/staging/$1/failed" "failed_at $(now)
 exit $2"
     find "$SYS/staging" -mindepth 2 -maxdepth 2 -name failed -printf '%T@ %h\n' | sort -rn | tail -n +4 |
-        cut -d ' ' -f 2 | while read -r dir; do rm -rf -- "$dir"; done
+        cut -d ' ' -f 2 | while read -r dir; do evidence_drop "$dir"; done
+}
+
+# evidence_drop STAGE: gives evidence up. Not in place: half of it would look like a stage that was interrupted.
+evidence_drop() {
+    mv -T -- "$1" "$1.new"
+    rm -rf -- "$1.new"
 }
