@@ -210,6 +210,32 @@ def test_command_under_capture(rig: Rig) -> None:
     assert rules(rig) == []
 
 
+def test_paths_that_are_reached_through_an_open_directory(rig: Rig) -> None:
+    """On another volume than the root's upper, where no listing names what changed: found by number, not guessed."""
+    rig.sh(
+        "rm -rf /data/volume; mkdir -p '/data/volume/a dir' /data/volume/b /data/volume/gone/deep; "
+        "cd /data/volume; echo 1 >b/moved; echo 2 >gone/deep/file; mkdir 'a dir/deep'; echo 3 >'a dir/deep/file'"
+    )
+    result = rig.run(
+        RUNNER, "capture", "handles", "--", "sh", "-c",
+        "cd /etc; cp issue '/data/volume/a dir/'; ln -s /nowhere '/data/volume/a dir/'; cd /data/volume/b; "
+        "mv moved '../a dir/'; chmod -R u+x '/data/volume/a dir/deep'; rm -r /data/volume/gone",
+    )  # fmt: skip
+    assert result.code == 0, result.text
+    capture = parse(rig.raw(RUNNER, "diff", "--raw", "handles"))
+    assert (capture.audit, capture.lost, capture.unexplained) == ("on", 0, ())
+    found = {one.path: (one.what, next(capture.chain(one.by)).program) for one in capture.changes}
+    assert found == {
+        "/data/volume/a\\040dir/issue": ("added", "/usr/bin/cp"),
+        "/data/volume/a\\040dir/nowhere": ("added", "/usr/bin/ln"),
+        "/data/volume/a\\040dir/moved": ("added", "/usr/bin/mv"),
+        "/data/volume/a\\040dir/deep": ("metadata", "/usr/bin/chmod"),
+        "/data/volume/a\\040dir/deep/file": ("metadata", "/usr/bin/chmod"),
+        "/data/volume/b/moved": ("deleted", "/usr/bin/mv"),
+        "/data/volume/gone": ("deleted", "/usr/bin/rm"),
+    }
+
+
 def test_command_that_fails_under_capture(rig: Rig) -> None:
     """Its status is told, and what it did until then is recorded."""
     result = rig.run(RUNNER, "capture", "fails", "--", "sh", "-c", "echo x >/srv/half; exit 7")

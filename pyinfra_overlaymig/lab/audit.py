@@ -38,7 +38,7 @@ from pyinfra_overlaymig.lab.run import detach, run, succeeds
 _QUESTION = re.compile(r"(begin|end) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
 _RULES = '. "$1"; shift; audit_rules "$@"'
 _PROGRAM = f"from {__name__} import main; main()"
-_LOST = 5.0
+_LOST = 2.0
 """Seconds after which the rules of a session without processes are deleted: its runner was killed."""
 _READ_WITHIN = 60.0
 """Seconds for which an answer stays."""
@@ -129,14 +129,17 @@ def keep(lab: Lab) -> None:
     # Open for writing too: then it has no end when a runner closes it.
     ask = os.open(lab.audit / "ask", os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    swept = 0.0
     while True:
         ready, _, _ = select.select([ask], [], [], _LOST if _sessions(lab) else None)
         if ready:
             for line in os.read(ask, 4096).decode(errors="replace").splitlines():
                 _answer(lab, line)
-        else:
+        # Also where questions keep coming: each system call of the whole host is held against each rule there is.
+        if time.monotonic() - swept > _LOST:
             for session in _sessions(lab) - _living_sessions():
                 _end(lab, session)
+            swept = time.monotonic()
 
 
 def main() -> None:

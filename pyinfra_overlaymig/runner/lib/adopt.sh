@@ -44,9 +44,11 @@ adopt_catch_up() {
     done
 }
 
-# local_plan ID SCRIPT: the plan of a migration that is made on this machine, to standard output.
+# local_plan ID SCRIPT [LINE]: the plan of a migration that is made on this machine, to standard output.
 local_plan() {
-    printf 'format %s\nid %s\nlocal yes\nmember 0755 ' "$FORMAT" "$1"
+    printf 'format %s\nid %s\nlocal yes\n' "$FORMAT" "$1"
+    [ -z "${3-}" ] || printf '%s\n' "$3"
+    printf 'member 0755 '
     sha256sum <"$2" | sed 's/ .*/ install.sh/'
 }
 

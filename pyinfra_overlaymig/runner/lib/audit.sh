@@ -60,7 +60,7 @@ audit_daemon() {
 # audit_rules a|d SESSION DEVICE…: lines for `auditctl -R` that set or delete the rules of a session: calls that change
 # files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor).
 audit_rules() {
-    local verb session arch opened changed described started device scope calls
+    local verb session arch opened changed described started device scope calls where
     verb=$1 session=$2
     shift 2
     # On with the next line, whatever one says: an older auditctl does not know all of the calls.
@@ -85,22 +85,30 @@ audit_rules() {
         b64:*) described=$described,452 ;;
         b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,412,452 ;;
         esac
+        # First of what is compared: for all other processes of the machine the rest costs nothing.
         scope="-F sessionid=$session"
         for device; do
             # A device node that is made or described has the number of its device as well: only those that are opened are
             # memory's.
             calls=$opened
             [ "$device" = 1 ] || calls=$opened,$changed,$described
-            printf -- '-%s never,exit -F arch=%s -S %s -F devmajor=%s%s %s -k overlaymig\n' "$verb" "$arch" \
-                "$calls" "${device%:*}" "${device#"${device%:*}"}" "$scope" | sed 's/:/ -F devminor=/'
+            where="-F devmajor=${device%:*}"
+            case $device in *:*) where="$where -F devminor=${device#*:}" ;; esac
+            printf -- '-%s never,exit -F arch=%s -S %s %s %s -k overlaymig\n' "$verb" "$arch" "$calls" "$scope" "$where"
         done
-        scope="$scope -F success=1 -k overlaymig"
-        printf -- "-$verb always,exit -F arch=$arch -S %s $scope-%s\n" \
-            "$opened -F perm=w" content "$changed" content "$described" metadata "$started" process
+        audit_rule content "$opened" ' -F perm=w'
         # O_CREAT makes a file that may then only be read.
-        printf -- '-%s always,exit -F arch=%s -S openat -F a2&0x40 %s-content\n' "$verb" "$arch" "$scope"
-        case $opened in open,*) printf -- '-%s always,exit -F arch=%s -S open -F a1&0x40 %s-content\n' "$verb" "$arch" "$scope" ;; esac
+        audit_rule content openat ' -F a2&0x40'
+        case $opened in open,*) audit_rule content open ' -F a1&0x40' ;; esac
+        audit_rule content "$changed"
+        audit_rule metadata "$described"
+        audit_rule process "$started"
     done
+}
+
+# audit_rule KIND CALLS [CONDITION]: one of them that records, for $verb, $arch and $scope.
+audit_rule() {
+    printf -- '-%s always,exit -F arch=%s -S %s %s -F success=1%s -k overlaymig-%s\n' "$verb" "$arch" "$2" "$scope" "${3-}" "$1"
 }
 
 # audit_quiet: the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted at /dev,

@@ -4,7 +4,8 @@
 # audit_read DIR SESSION: audit's records, of any session, in; DIR/../audit.gz, DIR/processes and DIR/events out.
 #   processes   number, parent's number, pid, program, arguments; a new number for each program that a pid becomes
 #   events      serial, class, process, C L D or N (made, linked, gone, opened or described), device, inode, inode of its directory,
-#               name there, path as the process gave it (empty where it was relative to an open directory), d for directories
+#               name there, path as the process gave it (empty where it was relative to an open directory), d for directories, r
+#               where it was relative to anything
 # One pass; the records of one event may be mixed with others', and are complete when all its PATHs have come.
 audit_read() {
     : >"$1/processes"
@@ -81,8 +82,9 @@ audit_read() {
                     # Overlayfs repeats a change in its upper directory, and the kernel may note that one for the name.
                     part[2] = mother[3]
                 }
-                if (text !~ /^\//) text = text == "" || by_handle[s] ? "" : where[s] (where[s] == "/" ? "" : "/") text
-                print s "\t" class[s] "\t" by[s] "\t" (link ? "L" : part[1]) "\t" part[2] "\t" part[3] "\t" above "\t" base(part[5]) "\t" text "\t" part[4] >events
+                relative = text !~ /^\// ? "r" : ""
+                if (relative) text = text == "" || by_handle[s] ? "" : where[s] (where[s] == "/" ? "" : "/") text
+                print s "\t" class[s] "\t" by[s] "\t" (link ? "L" : part[1]) "\t" part[2] "\t" part[3] "\t" above "\t" base(part[5]) "\t" text "\t" part[4] "\t" relative >events
             }
             delete items_of[s]; delete parents_of[s]; delete left[s]; delete where[s]; delete by[s]; delete class[s]; delete by_handle[s]
         }
@@ -179,6 +181,35 @@ audit_inodes() {
             kind = word[2] ~ /^4...$/ ? "d" : "f"
             print device "\t" word[1] " " kind "\t" prefix (prefix != "" && path != "" ? "/" : "") path
         }' >>"$1/inodes"
+}
+
+# audit_handles DIR ROOT: notes those directories and files of the places in DIR/places below ROOT that are known by their
+# number alone: what was reached through an open directory. Where the root is an overlay, its upper is noted already.
+audit_handles() {
+    local device place overlay
+    overlay=
+    [ ! -d "$SYS/upper/$(upper_live)/upper" ] || overlay=/
+    awk -F '\t' '
+        part == 1 { known[$1 " " $2]; next }
+        $11 == "r" {
+            print $5 " " $6 " " ($10 == "d" ? "d" : "f")
+            if ($7 != "") print $5 " " $7 " d"
+        }' part=1 "$1/inodes" part=2 "$1/events" | sort -u >"$1/handles"
+    while read -r device place; do
+        if [ "$place" = "$overlay" ] || ! grep -q "^$device " "$1/handles"; then continue; fi
+        unescape "$place"
+        # What is made and removed meanwhile is not looked for.
+        (cd "$2$unescaped" && { find . -xdev -printf '%i %y\0%p\0' 2>/dev/null || :; }) |
+            sed -z 'n; s/\\/\\134/g; s/\n/\\012/g; s/ /\\040/g; s/\t/\\011/g' | tr '\0' '\n' | paste - - |
+            awk -F '\t' -v prefix="${place#/}" -v device="$device" '
+                part == 1 { wanted[$0]; next }
+                {
+                    split($1, word, " ")
+                    key = word[1] " " (word[2] == "d" ? "d" : "f")
+                    path = substr($2, 3)
+                    if ((device " " key) in wanted) print device "\t" key "\t" prefix (path != "" ? "/" : "") path
+                }' part=1 "$1/handles" part=2 - >>"$1/inodes"
+    done <"$1/places"
 }
 
 # audit_packages DIR ROOT…: which package each path belongs to, as dpkg in ROOT knows; a later ROOT is right.

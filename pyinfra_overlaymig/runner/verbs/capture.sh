@@ -39,6 +39,7 @@ capture_run() {
         if [ -d "$SYS/upper/$(upper_live)/upper" ]; then
             audit_inodes "$directory/audit" "$SYS/upper/$(upper_live)/upper" "$LIVE/." ''
         fi
+        audit_handles "$directory/audit" "$LIVE"
         audit_resolve "$directory/audit"
         audit_changes "$directory/audit" "$LIVE/." >"$directory/changes.list"
         audit_packages "$directory/audit" "$LIVE"

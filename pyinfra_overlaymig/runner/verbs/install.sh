@@ -20,7 +20,7 @@ verb_install() {
         printf ' %s' "$@"
         printf '\n'
     } >"$incoming/install.sh"
-    { local_plan "$id" "$incoming/install.sh"; echo 'state-auto yes'; } >"$incoming/plan"
+    local_plan "$id" "$incoming/install.sh" 'state-auto yes' >"$incoming/plan"
     printf 'timeout 1800\n' >"$incoming/limits"
     say "this is migration $id"
     bundle_apply "$incoming"
