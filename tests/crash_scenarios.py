@@ -292,6 +292,8 @@ class Crashes:
                             over.set()
                             break
                         reached.append(number)
+                        if FULL:
+                            print(f"\r{name}, {mode.value}: {len(reached)} crashes ", end="", flush=True)  # noqa: T201 - it is long
                     except AssertionError as error:
                         wrong.append(f"[{number}, {again}] {error}")
 
