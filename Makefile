@@ -60,7 +60,7 @@ lint: .venv/.test ## ruff, mypy, shellcheck and dash
 	@shellcheck -s sh $(SH_ALONE)
 	@for file in $(SH_PARTS) $(SH_VERBS) $(SH_PROGRAMS) $(SH_ALONE); do dash -n "$$file" || exit; done
 
-crash: .venv/.test ## kill, cut off, fail and starve the runner at each of its commands (about three hours, needs root)
+crash: .venv/.test ## kill the runner at each of its commands; cut it off, fail and starve it at many (over an hour, needs root)
 	OVERLAYMIG_CRASH=full timeout -s INT 21600 $(BIN)/python -m pytest -s tests/test_runner_crash.py tests/test_crash_space.py
 
 KILLS ?= 1000
