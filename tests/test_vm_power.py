@@ -273,7 +273,7 @@ def test_power_cut_soon_after_the_first_boot_leaves_a_machine_that_can_be_prepar
 
     What the runner renames into place has its contents by then, however early the kernel writes the name.
     """
-    write = ". /usr/local/lib/system-migrate/lib/env.sh; echo whole | write_file /data/probe"
+    write = ". /usr/local/lib/system-migrate/lib/env.sh; write_file /data/probe whole"
     chance = random.Random(SEED)  # noqa: S311 - to be repeated, not to be unguessable
     for number in range(1, FIRST_BOOTS + 1):
         if number > 1:

@@ -42,7 +42,7 @@ leave() {
     0 | 3 | 4 | 9 | 20 | 100 | 111) exit "$2" ;;
     esac
     case $1 in
-    recover | drift | assemble | settle) die 20 "$1 failed" 'the reason is above; run: system-migrate recover' ;;
+    recover | gc | drift | assemble | settle) die 20 "$1 failed" 'the reason is above; run: system-migrate recover' ;;
     *) die 111 "$1 failed before it changed anything" 'the reason is above' ;;
     esac
 }
@@ -72,14 +72,20 @@ escaped() { sed -z 's/\\/\\134/g; s/\n/\\012/g' | tr '\0' '\n'; }
 # plan_values KEY FILE: the values of KEY in a line-oriented file, one a line, still escaped. Without a process of its own:
 # it is asked for all the time.
 plan_values() {
-    local line
-    [ ! -f "$2" ] || while IFS= read -r line; do
+    local line values
+    values=
+    [ ! -f "$2" ] || while IFS= read -r line || [ -n "$line" ]; do
         case $line in
-        "$1 "*) printf '%s\n' "${line#"$1 "}" ;;
+        "$1 "*)
+            values="$values${line#"$1 "}
+"
+            ;;
         # One for each file of a bundle, and last in a plan.
         'member '*) break ;;
         esac
     done <"$2"
+    # At once: a reader that has found what it looks for is gone.
+    [ -z "$values" ] || printf %s "$values" 2>/dev/null
 }
 
 # plan_says KEY FILE: true when its value there is `yes`.

@@ -189,15 +189,15 @@ audit_handles() {
     local device place overlay
     overlay=
     [ ! -d "$SYS/upper/$(upper_live)/upper" ] || overlay=/
-    awk -F '\t' '
-        part == 1 { known[$1 " " $2]; next }
-        $11 == "r" {
-            print $5 " " $6 " " ($10 == "d" ? "d" : "f")
-            if ($7 != "") print $5 " " $7 " d"
-        }' part=1 "$1/inodes" part=2 "$1/events" | sort -u >"$1/handles"
+    awk -F '\t' '$11 == "r" {
+        print $5 " " $6 " " ($10 == "d" ? "d" : "f")
+        if ($7 != "") print $5 " " $7 " d"
+    }' "$1/events" | sort -u >"$1/handles"
     while read -r device place; do
         if [ "$place" = "$overlay" ] || ! grep -q "^$device " "$1/handles"; then continue; fi
         unescape "$place"
+        # One file can be a mount, too.
+        [ -d "$2$unescaped" ] || continue
         # What is made and removed meanwhile is not looked for.
         (cd "$2$unescaped" && { find . -xdev -printf '%i %y\0%p\0' 2>/dev/null || :; }) |
             sed -z 'n; s/\\/\\134/g; s/\n/\\012/g; s/ /\\040/g; s/\t/\\011/g' | tr '\0' '\n' | paste - - |
@@ -207,7 +207,7 @@ audit_handles() {
                     split($1, word, " ")
                     key = word[1] " " (word[2] == "d" ? "d" : "f")
                     path = substr($2, 3)
-                    if ((device " " key) in wanted) print device "\t" key "\t" prefix (path != "" ? "/" : "") path
+                    if ((device " " key) in wanted) print device "\t" key "\t" prefix (prefix != "" && path != "" ? "/" : "") path
                 }' part=1 "$1/handles" part=2 - >>"$1/inodes"
     done <"$1/places"
 }

@@ -60,6 +60,8 @@ status_evidence() {
     comma=
     printf '['
     for file in "$SYS/staging"/*/failed; do
+        # Being removed.
+        case $file in *.new/failed) continue ;; esac
         [ -f "$file" ] || continue
         failed_at='' code=''
         while read -r key value; do
