@@ -11,13 +11,26 @@ recover() {
     recover_stages "$1" ''
     recover_records
     snapshots_sweep
-    if [ "$1" = live ] && [ "$(generation_current)" != "$(generation_running)" ]; then
+    if [ "$1" = live ]; then recover_running; fi
+}
+
+# recover_running: the current generation runs, and its services do. A switch of this that is interrupted leaves `follow`: the
+# generation runs then, and the services are still those of the one before.
+recover_running() {
+    local failed
+    if [ "$(generation_current)" = "$(generation_running)" ] && [ ! -d "$RUN/follow" ]; then return; fi
+    make "$RUN/follow"
+    : >"$RUN/follow/layers"
+    if [ "$(generation_current)" != "$(generation_running)" ]; then
         warn "generation $(generation_current) is current and $(generation_running) runs: switching"
         switch_live
-        mkdir -p "$RUN/follow"
-        : >"$RUN/follow/layers"
-        services_follow "$RUN/follow" "$RUN/follow/layers"
     fi
+    failed=
+    (services_follow "$RUN/follow" "$RUN/follow/layers") &
+    wait "$!" || failed=yes
+    # Tried once: one that does not get ready must not be in the way of going back.
+    rm -rf -- "$RUN/follow"
+    [ -z "$failed" ]
 }
 
 # recover_stages live|boot OWN: finishes or undoes each stage but OWN, which is the caller's.
