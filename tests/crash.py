@@ -142,7 +142,10 @@ class Victim(Rig):
             first = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
         except FileNotFoundError:
             return False
-        return first == b"s6-svscan" and not any("system-migrate" in line for _, line in crash_picture.processes(pid))
+        # Twice: a list of children that is read while one of them forks or ends can lack another one.
+        return first == b"s6-svscan" and not any(
+            "system-migrate" in line for _ in range(2) for _, line in crash_picture.processes(pid)
+        )
 
     def start(self, picture: Picture) -> None:
         """Boot, and wait for the processes of ``picture``."""
