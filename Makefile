@@ -64,7 +64,7 @@ crash: .venv/.test ## kill the runner at each of its commands; cut it off, fail 
 	OVERLAYMIG_CRASH=full timeout -s INT 21600 $(BIN)/python -m pytest -s tests/test_runner_crash.py tests/test_crash_space.py
 
 KILLS ?= 1000
-kills: .venv/.test ## kill the runner 1,000 times at random, over random migrations (about 40 minutes, needs root)
+kills: .venv/.test ## kill the runner 1,000 times at random, over random migrations (about 15 minutes, needs root)
 	OVERLAYMIG_KILLS=$(KILLS) timeout -s INT 7200 $(BIN)/python -m pytest -s tests/test_crash_random.py
 
 vm: .venv/.test ## cut a virtual machine's power 24 times (about 20 minutes, needs root)
