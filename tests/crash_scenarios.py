@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -293,7 +294,8 @@ class Crashes:
                             break
                         reached.append(number)
                         if FULL:
-                            print(f"\r{name}, {mode.value}: {len(reached)} crashes ", end="", flush=True)  # noqa: T201 - it is long
+                            sys.stderr.write(f"\r{name}, {mode.value}: {len(reached)} crashes ")
+                            sys.stderr.flush()
                     except AssertionError as error:
                         wrong.append(f"[{number}, {again}] {error}")
 
