@@ -113,6 +113,7 @@ class Scenario:
 COMMITTED = "sync /data/system/generations"
 SEALING = "mkdir -p /data/system/staging/20250102-001_two/record.new"
 TAKING_BACK = "mv -T -- /data/system/layers/20250102-002_ill"
+ASSEMBLING = "ln -sfn / /run/system-migrate/stack/0"
 KILL_OR_FAIL = (Mode.KILL, Mode.FAIL)
 SCENARIOS = {
     "apply": Scenario("one", apply, 160, ("one", "two")),
@@ -129,6 +130,7 @@ SCENARIOS = {
     "boot after the commit": Scenario("one", boot, 125, ("one", "two"), (apply, COMMITTED)),
     "boot in a revert": Scenario("one", boot, 75, ("one",), (apply_ill, TAKING_BACK)),
     "boot after a rollback": Scenario("two", boot, 62, ("two", "back"), (rollback, COMMITTED)),
+    "recover of a boot": Scenario("two", recover, 45, ("two",), (boot, ASSEMBLING), KILL_OR_FAIL),
 }
 
 

@@ -102,8 +102,8 @@ drop() {
     done
 }
 
-# make PATH…: these are directories.
-make() {
+# make_dirs PATH…: these are directories.
+make_dirs() {
     local path
     for path; do
         if [ ! -d "$path" ]; then
@@ -156,7 +156,7 @@ valid_id() {
 # layout: makes the directories of FORMAT.md that are missing.
 layout() {
     local line
-    make "$STATE" "$SYS/layers" "$SYS/migrations" "$SYS/generations" "$SYS/staging" "$SYS/upper" "$SYS/lock"
+    make_dirs "$STATE" "$SYS/layers" "$SYS/migrations" "$SYS/generations" "$SYS/staging" "$SYS/upper" "$SYS/lock"
     [ -e "$SYS/format" ] || write_file "$SYS/format" "$FORMAT"
     line "$SYS/format"
     [ "$line" = "$FORMAT" ] ||

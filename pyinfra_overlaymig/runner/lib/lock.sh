@@ -4,7 +4,7 @@
 # lock_take VERB [ID]: holds the lock on descriptor 9 until this process and its children end.
 # Leaves with 3, naming the holder, when another process has it.
 lock_take() {
-    make "$SYS/lock"
+    make_dirs "$SYS/lock"
     exec 9>>"$SYS/lock/flock"
     # Whoever took it has to live with a dead terminal from here on.
     trap '' HUP PIPE

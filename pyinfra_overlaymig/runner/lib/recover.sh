@@ -19,7 +19,7 @@ recover() {
 recover_running() {
     local failed
     if [ "$(generation_current)" = "$(generation_running)" ] && [ ! -d "$RUN/follow" ]; then return; fi
-    make "$RUN/follow"
+    make_dirs "$RUN/follow"
     : >"$RUN/follow/layers"
     if [ "$(generation_current)" != "$(generation_running)" ]; then
         warn "generation $(generation_current) is current and $(generation_running) runs: switching"

@@ -108,7 +108,7 @@ stack_state() {
 # already stays: from one generation to the next most are.
 stack_links() {
     local number layer
-    make "$1"
+    make_dirs "$1"
     [ -L "$1/0" ] || ln -sfn / "$1/0"
     lowerdir=0
     number=0

@@ -239,7 +239,7 @@ switch_live() {
     to=$((from + 1))
     switch_sweep "$((from - 1))"
     generation_whole "$(generation_current)"
-    make "$RUN/new"
+    make_dirs "$RUN/new"
     upper_clone "$from" "$to"
     upper_list "$to" >"$RUN/drift"
     drift_release "$from" "$to"
