@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,18 +17,19 @@ from pyinfra_overlaymig.lab import audit
 from pyinfra_overlaymig.lab.fleet import quiet
 from pyinfra_overlaymig.migration import load
 from tests.rig import RUNNER, Rig
+from tests.volume import volume
 
 POSTGRESQL = Path(__file__).parent.parent / "deploys/migrations/20240206-001_add_postgresql"
 
 
 def main(pairs: int) -> None:
     """Print one line for each measurement."""
-    with tempfile.TemporaryDirectory(prefix="overlaymig-bench-", dir="/var/tmp") as directory:
-        os.environ["OVERLAYMIG_LAB_DIR"] = f"{directory}/lab"
+    with volume() as directory:
+        os.environ["OVERLAYMIG_LAB_DIR"] = str(directory / "lab")
         lab = labs.Lab.default()
         labs.up(lab, 1)
         try:
-            rig = Rig(lab, "lab-1", Path(directory))
+            rig = Rig(lab, "lab-1", directory)
             _line("rollback of a layer of 300 MB, against an empty one", _rollbacks(rig, pairs))
             _line("apt-get install postgresql, with capture", _pairs(rig, pairs))
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from pyinfra_overlaymig import lab
 from tests.rig import Rig
+from tests.volume import volume
 
 MACHINES = 3
 LONGEST = ("test_vm_power.py", "test_runner_crash.py", "test_audit_vm.py")
@@ -25,21 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def running_lab() -> Iterator[lab.Lab]:
     """Three machines. Where there is no root or no overlayfs this fails, and says what is missing."""
-    # /tmp may be a tmpfs of a few megabytes; layers need a real disk.
-    directory = Path(tempfile.mkdtemp(prefix="overlaymig-test-", dir="/var/tmp"))
-    before = os.environ.get("OVERLAYMIG_LAB_DIR")
-    os.environ["OVERLAYMIG_LAB_DIR"] = str(directory / "lab")
-    made = lab.Lab.default()
-    try:
-        lab.up(made, MACHINES)
-        yield made
-    finally:
-        lab.down(made)
-        shutil.rmtree(directory)
-        if before is None:
-            del os.environ["OVERLAYMIG_LAB_DIR"]
-        else:
-            os.environ["OVERLAYMIG_LAB_DIR"] = before
+    with volume() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERLAYMIG_LAB_DIR", str(directory / "lab"))
+        made = lab.Lab.default()
+        try:
+            lab.up(made, MACHINES)
+            yield made
+        finally:
+            lab.down(made)
 
 
 @pytest.fixture(scope="module")
