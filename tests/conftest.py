@@ -8,18 +8,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pyinfra_overlaymig import lab
 from tests.rig import Rig
 from tests.volume import volume
 
 MACHINES = 3
-LONGEST = ("test_vm_power.py", "test_runner_crash.py", "test_audit_vm.py")
+LONGEST = [
+    *("test_vm_power.py", "test_s6_service.py", "test_runner_crash.py", "test_end_to_end.py", "test_audit_vm.py"),
+    *("test_runner_rollback.py", "test_runner_services.py", "test_lab_interrupted.py", "test_runner_failure.py"),
+    *("test_lab_machines.py", "test_runner_state.py", "test_runner_switch.py", "test_audit_session.py"),
+]
+
+# How long one example takes says what else runs on the host.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The modules that take longest come first: at the end they would keep one process busy while others have none."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

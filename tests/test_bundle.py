@@ -166,7 +166,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
         assert check_sums(there).returncode == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(names, unique=True, max_size=4))
 def test_any_name_survives_tar_and_sums(found: list[bytes]) -> None:
     """Whatever bytes a file is called by, it arrives under that name and is checked under it."""
@@ -203,7 +203,7 @@ def test_limits_say_how(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_wire_is_short_lines_of_base64(data: bytes) -> None:
     """What goes through a terminal's buffer is decoded there by base64 -d."""
     lines = wire(data)

@@ -193,7 +193,7 @@ def test_a_single_command_becomes_the_process(run: str, main: str) -> None:
     assert files(Service("x", run=run))["main"] == f"#!/bin/sh\n{main}\n"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_any_value_arrives_in_the_environment(value: str) -> None:
     """Whatever text a variable has, the program gets just that."""
