@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.capture import parse
+from pyinfra_overlaymig.lab import vm as kind
 from tests.rig import RUNNER, Rig
 
 THEIRS = "-a always,exit -F arch=b64 -S acct -F uid=65533 -F key=theirs"
+UNTITLED = "-a always,exclude -F msgtype=PROCTITLE"
 FIGURES = "auditctl -s | grep -E '^(enabled|backlog_limit|pid) '"
 MANY = "mkdir -p {0}; awk 'BEGIN {{ for (i = 0; i < {1}; i++) {{ f = \"{0}/\" i; print i >f; close(f) }} }}'"
 
@@ -63,7 +65,8 @@ def test_auditd_runs_for_the_session_alone(vm: Rig) -> None:
 
 
 def test_killed_runner_leaves_rules_that_the_next_verb_deletes(vm: Rig) -> None:
-    """They match nothing, as their session is over; `recover` takes them away, and no other."""
+    """They match nothing, as their session is over; `recover` takes them away, and no other, and ends the daemon."""
+    before = vm.sh(FIGURES)
     vm.sh(
         f"""
         exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
@@ -73,8 +76,56 @@ def test_killed_runner_leaves_rules_that_the_next_verb_deletes(vm: Rig) -> None:
         stdin=vm.migration("20250102-001_killed", "echo begun; sleep 6666"),
     )
     assert "-F key=overlaymig" in vm.sh("auditctl -l")
-    assert vm.sh("pidof auditd || :") == ""
     assert vm.run(RUNNER, "recover").code == 0
+    assert vm.sh("auditctl -l").splitlines() == [THEIRS]
+    assert vm.sh("{ pidof auditd; ls -d /data/system/audit; } || :") == ""
+    assert vm.sh(FIGURES) == before
+
+
+def test_record_that_says_nothing_new_is_left_out_where_nobody_else_has_rules(vm: Rig) -> None:
+    """It is a rule of the whole machine, so it is gone afterwards, also when the runner was killed."""
+    vm.sh("auditctl -D >/dev/null")
+    assert vm.apply("20250102-003_alone", "touch /etc/alone").code == 0
+    assert vm.sh("auditctl -l") == "No rules\n"
+    types = vm.sh("zcat /data/system/migrations/20250102-003_alone/audit.gz | sed 's/ .*//' | sort -u").split()
+    assert "type=SYSCALL" in types
+    assert "type=PROCTITLE" not in types
+    vm.sh(
+        f"""
+        exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
+        until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
+        pkill -KILL -f '^/bin/sh [^ ]*/system-migrate apply'; sleep 3
+        """,
+        stdin=vm.migration("20250102-004_alone", "echo begun; sleep 6666"),
+    )
+    assert UNTITLED in vm.sh("auditctl -l")
+    assert vm.run(RUNNER, "recover").code == 0
+    assert vm.sh("auditctl -l") == "No rules\n"
+    vm.sh(f"auditctl {THEIRS}")
+
+
+def test_capture_and_migration_share_a_daemon(vm: Rig) -> None:
+    """It runs until both have ended, and what starts a runner meanwhile takes nobody's rules away."""
+    before = vm.sh(FIGURES)
+    vm.sh(
+        f"""
+        exec 3<&0
+        {RUNNER} capture long -- \\
+            sh -c 'touch /srv/a /run/begun; until [ -e /run/end ]; do sleep 0.1; done; touch /srv/b' &
+        until [ -e /run/begun ]; do sleep 0.1; done
+        {RUNNER} apply - <&3 >/run/said 2>&1 &
+        until grep -q begun /run/said; do sleep 0.1; done
+        touch /run/end; wait %1; pidof auditd; wait %2
+        """,
+        stdin=vm.migration("20250102-002_beside", "echo begun; touch /etc/a; sleep 5; touch /etc/b", audit="required"),
+    )
+    for id, paths in (("long", ["/srv/a", "/srv/b"]), ("20250102-002_beside", ["/etc/a", "/etc/b"])):
+        capture = parse(vm.raw(RUNNER, "diff", "--raw", id))
+        assert (capture.audit, capture.lost, capture.unexplained) == ("on", 0, ())
+        found = {one.path: next(capture.chain(one.by)).program for one in capture.changes}
+        assert [found[path] for path in paths] == ["/usr/bin/touch"] * 2
+    assert vm.sh("{ pidof auditd; ls -d /data/system/audit; } || :") == ""
+    assert vm.sh(FIGURES) == before
     assert vm.sh("auditctl -l").splitlines() == [THEIRS]
 
 
@@ -117,3 +168,87 @@ def test_state_is_named(vm: Rig, around: str, state: str) -> None:
     """Why there is no audit, by name."""
     parts = f'for part in "$(dirname "$(readlink -f {RUNNER})")"/lib/*.sh; do . "$part"; done'
     assert vm.sh(f"{around} sh -c '{parts}; audit_state'") == f"{state}\n"
+
+
+@pytest.fixture
+def own_daemon(vm: Rig) -> Iterator[Callable[..., None]]:
+    """Starts an auditd that is not the runner's, with these settings, under this name."""
+
+    def start(name: str, **settings: str) -> None:
+        text = "".join(f"{key} = {value}\n" for key, value in ({"plugin_dir": "/run/own/plugins"} | settings).items())
+        vm.sh(
+            f"""
+            mkdir -p /run/own/plugins; cp "$(command -v auditd)" /run/own/{name}
+            cat >/run/own/settings
+            sed 's/ .*/ /; s/^/^/' /run/own/settings | grep -v -f - /etc/audit/auditd.conf >/run/own/auditd.conf
+            cat /run/own/settings >>/run/own/auditd.conf; chmod 600 /run/own/auditd.conf
+            setsid /run/own/{name} -n -c /run/own >/dev/null 2>&1 &
+            timeout 60 sh -c 'until auditctl -s | grep -qx "pid $1"; do sleep 0.1; done' sh "$!"
+            """,
+            stdin=text.encode(),
+        )
+
+    yield start
+    vm.sh("kill $(auditctl -s | sed -n 's/^pid //p'); until auditctl -s | grep -qx 'pid 0'; do sleep 0.1; done")
+
+
+def test_what_is_no_auditd_is_left_alone(vm: Rig, own_daemon: Callable[..., None]) -> None:
+    """The kernel tells only one process: a migration goes on without, one that requires audit does not begin."""
+    own_daemon("other")
+    assert vm.status().audit == "busy"
+    assert vm.apply("20250105-001_busy", "touch /etc/busy").code == 0
+    assert record(vm, "20250105-001_busy")["audit"] == "busy"
+    result = vm.apply("20250105-002_busy", "touch /etc/busy", audit="required")
+    assert (result.code, "busy" in result.err) == (3, True)
+    assert vm.sh("auditctl -l").splitlines() == [THEIRS]
+
+
+def test_daemon_that_writes_no_log(vm: Rig, own_daemon: Callable[..., None]) -> None:
+    own_daemon("auditd", write_logs="no")
+    assert vm.apply("20250105-003_no_log", "touch /etc/no_log").code == 0
+    assert record(vm, "20250105-003_no_log")["audit"] == "no-log"
+
+
+def test_log_that_is_rotated_away_unread(vm: Rig, own_daemon: Callable[..., None]) -> None:
+    """What is missing is not taken for all."""
+    own_daemon("auditd", max_log_file="1", num_logs="2", max_log_file_action="ROTATE", flush="NONE")
+    hold = "pkill {} -f '[/]stage/hold.sh /data/system/staging/'"
+    vm.sh(
+        f"""
+        exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
+        until grep -q begun /run/said 2>/dev/null; do sleep 0.1; done
+        {hold.format("-STOP")}; until grep -q written /run/said; do sleep 0.1; done; {hold.format("-CONT")}
+        wait "$!"
+        """,
+        stdin=vm.migration(
+            "20250105-004_rotated", f"echo begun; sleep 3; {MANY.format('/opt/rotated', 3000)}; echo written; sleep 3"
+        ),
+    )
+    assert record(vm, "20250105-004_rotated")["audit"] == "incomplete"
+    assert "unexplained" in vm.sh("cat /run/said")
+
+
+def test_session_that_may_not_be_left(vm: Rig) -> None:
+    """Where the kernel holds an operator to the session of the login, there is none for a migration."""
+    vm.sh("auditctl --loginuid-immutable >/dev/null")
+    login = f"printf 0 >/proc/self/loginuid; {RUNNER} apply -"
+    vm.sh(login, stdin=vm.migration("20250106-001_fixed", "touch /etc/fixed"))
+    assert record(vm, "20250106-001_fixed")["audit"] == "fixed-session"
+    assert vm.sh("auditctl -l").splitlines() == [THEIRS]
+
+
+def test_rules_that_are_locked(vm: Rig) -> None:
+    """Until a reboot; after that, no audit in the kernel."""
+    vm.sh("auditctl -e 2 >/dev/null")
+    assert vm.status().audit == "locked"
+    assert vm.apply("20250106-002_locked", "touch /etc/locked").code == 0
+    assert record(vm, "20250106-002_locked")["audit"] == "locked"
+
+
+def test_kernel_without_audit(vm: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was told when it was started."""
+    monkeypatch.setattr(kind, "KERNEL", [*kind.KERNEL, "audit=0"])
+    labs.restart(vm.lab, vm.name)
+    assert vm.status().audit == "kernel-lacks"
+    assert vm.apply("20250107-001_lacks", "touch /etc/lacks").code == 0
+    assert record(vm, "20250107-001_lacks")["audit"] == "kernel-lacks"

@@ -43,6 +43,8 @@ _LOST = 2.0
 _READ_WITHIN = 60.0
 """Seconds for which an answer stays."""
 _BACKLOG = 16384
+_UNTITLED = ["always,exclude", "-F", "msgtype=PROCTITLE"]
+"""For an auditd of ours: one record in six is a command line once more."""
 _CONFIGURATION = """\
 log_file = {log}
 plugin_dir = {plugins}
@@ -54,7 +56,7 @@ flush = NONE
 max_log_file = 64
 num_logs = 4
 max_log_file_action = ROTATE
-priority_boost = 4
+priority_boost = 0
 name_format = NONE
 space_left = 2
 space_left_action = IGNORE
@@ -241,6 +243,10 @@ def _start_daemon(shared: Path) -> int:
         time.sleep(0.01)
     process.write(shared / "auditd", _daemon())
     run(["auditctl", "-b", str(_BACKLOG)])
+    # It would hold for the rules of others as well.
+    if run(["auditctl", "-l"]).strip() == "No rules":
+        (shared / "untitled").touch()
+        run(["auditctl", "-a", *_UNTITLED])
     return _daemon()
 
 
@@ -250,6 +256,8 @@ def _stop_daemon(shared: Path) -> None:
     if process.kill(shared / "auditd", signal.SIGTERM):
         while process.recorded(shared / "auditd"):
             time.sleep(0.02)
+        if (shared / "untitled").exists():
+            succeeds(["auditctl", "-d", *_UNTITLED])
         enabled, backlog = (shared / "before").read_text().split()
         run(["auditctl", "-e", enabled, "-b", backlog])
     # The directory itself stays: machines that run have it mounted, and the next keeper uses it.

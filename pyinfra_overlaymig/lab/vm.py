@@ -23,6 +23,9 @@ from pyinfra_overlaymig.lab.vm_image import image, initramfs_of
 patience = 300.0
 """Seconds within which ssh answers, or something is wrong: many may boot on few cores."""
 
+KERNEL = ["console=ttyS0", "quiet", "panic=-1", "norandmaps"]
+"""What the kernel is told. norandmaps: QEMU translates a program anew for each address it is loaded at."""
+
 _PACKAGE = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mke2fs": "e2fsprogs",
@@ -88,17 +91,15 @@ def program(place: Place, ground: Path) -> list[str | Path]:
     network.plug_tap(place)
     initramfs = place.directory / "initramfs"
     initramfs.write_bytes(initramfs_of(ground, place.directory / "seed"))
-    # norandmaps: QEMU translates a program anew for each address it is loaded at; without, all is three times as slow.
-    append = ["console=ttyS0", "quiet", "panic=-1", "norandmaps"]
     # What the kernel does not know it hands to vm_init.sh as its environment.
-    append += [f"{key}={value}" for key, value in (network.settings(place) | {"name": place.name}).items()]
+    settings = network.settings(place) | {"name": place.name}
     return [
         *("/bin/sh", SCRIPT, "become", place.directory, place.name),
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         # Never KVM: nested in another virtual machine, as in CI, it may hang.
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", _MEMORY),
         *("-serial", "stdio", "-kernel", ground / "kernel", "-initrd", initramfs),
-        *("-append", " ".join(append)),
+        *("-append", " ".join([*KERNEL, *(f"{key}={value}" for key, value in settings.items())])),
         *("-drive", f"if=virtio,format=raw,readonly=on,file={ground / 'base.img'}"),
         # writeback: a write reaches the image when the guest flushes it, or when the guest's kernel sees fit.
         *("-drive", f"if=virtio,format=raw,cache=writeback,file={disk(place)}"),

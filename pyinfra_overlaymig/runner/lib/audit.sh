@@ -9,9 +9,12 @@
 #   DIR/session   its session id                      DIR/offset   where the log ended before the session began
 #   DIR/held      processes that hold a file of the log open: one that is rotated away meanwhile can still be read
 #   DIR/lost      the kernel's count of lost records, before and after
-#   DIR/auditd    pid of the daemon, if it was started for this; DIR/enabled, DIR/backlog: the kernel's settings before
+#   DIR/holder    the process that holds the log as long as the session is open
 #   DIR/places    device and path of each root that is watched; DIR/inodes: what its entries are called in the end
 #   DIR/processes, DIR/events: read from the log; DIR/../audit.gz: every record of the session, as audit wrote it
+#
+# Where no auditd runs, one runs for our sessions: $SYS/audit/ has its configuration and log, the kernel's settings before
+# it (`before`; `untitled` if a kind of record is left out), and `users`, a file for each open session.
 
 # audit_state: `on` where a session can be watched, else why not, to standard output.
 audit_state() {
@@ -146,7 +149,7 @@ audit_ask() {
 # audit_open DIR: before a session: says in DIR/state whether it can be watched; if so, from here on nothing of the log
 # is lost. Starts auditd where none runs.
 audit_open() {
-    local line holder
+    local line
     mkdir -p "$1"
     audit_state >"$1/state"
     audit_on "$1" || return 0
@@ -154,47 +157,99 @@ audit_open() {
         line "$AUDIT_SHARED/name"
         printf '%s\n' "$AUDIT_SHARED/log/$line" >"$1/log"
     else
-        [ -n "$(audit_daemon "$(audit_value pid)")" ] || audit_start "$1"
+        # Nobody else starts or ends one until this session is known as open.
+        exec 8>"$RUN/audit.lock"
+        flock 8
+        [ -n "$(audit_daemon "$(audit_value pid)")" ] || audit_start
         audit_daemon_log "$(audit_value pid)" >"$1/log"
     fi
+    audit_hold "$1"
+    exec 8>&-
+}
+
+# audit_hold DIR: begins to hold the log, or says in DIR/state why not.
+audit_hold() {
+    local line holder
     line "$1/log"
     if [ -z "$line" ] || ! stat -L -c %s -- "$line" >"$1/offset" 2>/dev/null; then
         echo no-log >"$1/state"
         return 0
     fi
     : >"$1/held"
-    setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$line" </dev/null 9>&- &
+    setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$line" </dev/null 8>&- 9>&- &
     holder=$!
     echo "$holder" >"$1/holder"
+    [ ! -d "$SYS/audit" ] || { make_dirs "$SYS/audit/users" && : >"$SYS/audit/users/$holder"; }
     until [ -s "$1/held" ]; do
         kill -0 "$holder" 2>/dev/null || { echo no-log >"$1/state"; return 0; }
         sleep 0.01
     done
 }
 
-# audit_start DIR: runs auditd for one session, with a log of its own that is never rotated. It ends with this process.
+# audit_users: true while a session of ours is open. Each is known by the process that holds its log.
+audit_users() {
+    local user
+    for user in "$SYS/audit/users"/*; do
+        if kill -0 "${user##*/}" 2>/dev/null; then return; fi
+    done
+    return 1
+}
+
+# audit_start: runs auditd for our sessions, with a log of its own that is never rotated. It outlives whoever starts it, as
+# others may have come to need it; audit_end ends it.
 audit_start() {
     local tries
-    audit_value enabled >"$1/enabled"
-    audit_value backlog_limit >"$1/backlog"
-    mkdir -p "$1/auditd.conf.d/plugins"
+    mkdir -p "$SYS/audit/plugins"
+    write_file "$SYS/audit/before" "$(audit_value enabled) $(audit_value backlog_limit)"
     {
-        printf 'log_file = %s\nplugin_dir = %s\n' "$1/auditd.log" "$1/auditd.conf.d/plugins"
+        printf 'log_file = %s\nplugin_dir = %s\n' "$SYS/audit/auditd.log" "$SYS/audit/plugins"
         printf '%s\n' 'local_events = yes' 'write_logs = yes' 'log_group = root' 'log_format = RAW' 'flush = NONE' \
-            'max_log_file = 1000' 'max_log_file_action = IGNORE' 'priority_boost = 4' 'name_format = NONE' \
+            'max_log_file = 1000' 'max_log_file_action = IGNORE' 'priority_boost = 0' 'name_format = NONE' \
             'space_left = 2' 'space_left_action = IGNORE' 'admin_space_left = 1' 'admin_space_left_action = IGNORE' \
             'disk_full_action = SUSPEND' 'disk_error_action = SUSPEND' 'use_libwrap = no' 'q_depth = 2000' 'overflow_action = IGNORE'
-    } >"$1/auditd.conf.d/auditd.conf"
-    chmod 600 "$1/auditd.conf.d/auditd.conf"
-    setpriv --pdeathsig KILL auditd -n -c "$1/auditd.conf.d" </dev/null >/dev/null 2>&1 9>&- &
-    echo "$!" >"$1/auditd"
+    } >"$SYS/audit/auditd.conf"
+    chmod 600 "$SYS/audit/auditd.conf"
+    setsid auditd -n -c "$SYS/audit" </dev/null >/dev/null 2>&1 8>&- 9>&- &
     tries=0
-    until [ "$(audit_value pid)" = "$(cat "$1/auditd")" ] || [ "$tries" -ge 300 ]; do
+    until [ "$(audit_value pid)" = "$!" ] || [ "$tries" -ge 300 ]; do
         tries=$((tries + 1))
         sleep 0.01
     done
     # 64, the kernel's own choice, is for a machine that nobody watches.
     auditctl -b 16384 >/dev/null 2>&1
+    # One record in six is a command line once more. Only where no rule of anybody else is there: it holds for all rules.
+    if [ "$(auditctl -l)" = 'No rules' ]; then
+        : >"$SYS/audit/untitled"
+        auditctl -a always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1
+    fi
+}
+
+# audit_end: ends the auditd that audit_start ran, unless a session of ours is open, and gives the kernel back what it had.
+# Also after it was killed, or the machine; can be done again.
+audit_end() {
+    local pid tries enabled backlog
+    [ -d "$SYS/audit" ] || return 0
+    exec 8>"$RUN/audit.lock"
+    flock 8
+    if ! audit_users; then
+        pid=$(audit_value pid)
+        if [ "$(audit_daemon "$pid")" = auditd ] && [ "$(audit_daemon_log "$pid")" -ef "$SYS/audit/auditd.log" ]; then
+            kill -TERM "$pid" 2>/dev/null || :
+            tries=0
+            until [ -z "$(audit_daemon "$pid")" ] || [ "$tries" -ge 500 ]; do
+                tries=$((tries + 1))
+                sleep 0.01
+            done
+        fi
+        [ ! -f "$SYS/audit/untitled" ] || auditctl -d always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1 || :
+        # One that others have started since has its own.
+        if [ -z "$(audit_daemon "$pid")" ] && [ -f "$SYS/audit/before" ]; then
+            read -r enabled backlog <"$SYS/audit/before"
+            auditctl -e "$enabled" -b "$backlog" >/dev/null 2>&1 || :
+        fi
+        rm -rf -- "$SYS/audit"
+    fi
+    exec 8>&-
 }
 
 # audit_daemon_log PID: the file that a running auditd writes, as it can be opened from here, to standard output.
@@ -250,7 +305,9 @@ audit_leave() {
     [ ! -f "$1/gap" ] || echo incomplete >"$1/state"
     {
         audit_ask end "$session" "$1" || echo unknown >>"$1/lost"
-        audit_log_files "$1" | audit_read "$1" "$session" || echo unreadable >"$1/state"
+        # Where it is known already what things are called in the end, there is nothing to wait for.
+        { audit_log_files "$1" | audit_read "$1" "$session"; } && { [ ! -f "$1/inodes" ] || audit_resolve "$1"; } ||
+            echo unreadable >"$1/state"
     } 9>&- &
     echo "$!" >"$1/reader"
 }
@@ -274,23 +331,16 @@ audit_await() {
 
 # audit_stop DIR: gives up all that a session needed. Can be done twice, and after an audit_open that nothing followed.
 audit_stop() {
-    local pid tries
+    local pid holder
     if [ -f "$1/session" ] && [ "$(wc -l <"$1/lost")" -lt 2 ]; then audit_ask end "$(cat "$1/session")" "$1" || :; fi
     if [ -f "$1/holder" ]; then
-        kill -KILL "$(cat "$1/holder")" 2>/dev/null || :
+        read -r holder <"$1/holder"
+        kill -KILL "$holder" 2>/dev/null || :
+        rm -f -- "$SYS/audit/users/$holder"
         while read -r pid; do kill -KILL "$pid" 2>/dev/null || :; done <"$1/held"
         rm -f -- "$1/holder" "$1/held"
     fi
-    if [ -f "$1/auditd" ]; then
-        kill -TERM "$(cat "$1/auditd")" 2>/dev/null || :
-        tries=0
-        until [ -z "$(audit_daemon "$(audit_value pid)")" ] || [ "$tries" -ge 200 ]; do
-            tries=$((tries + 1))
-            sleep 0.01
-        done
-        auditctl -e "$(cat "$1/enabled")" -b "$(cat "$1/backlog")" >/dev/null 2>&1 || :
-        rm -rf -- "$1/auditd" "$1/auditd.log" "$1/auditd.conf.d"
-    fi
+    audit_end
 }
 
 # audit_sweep: deletes rules of sessions that are over because their runner was killed, and gives the kernel back what it had
@@ -299,9 +349,9 @@ audit_sweep() {
     local dir
     for dir in "$SYS/captures"/.*; do
         case ${dir##*.} in *[!0-9]* | '') continue ;; esac
-        kill -0 "${dir##*.}" 2>/dev/null || { audit_sweep_daemon "$dir/audit"; rm -rf -- "$dir"; }
+        kill -0 "${dir##*.}" 2>/dev/null || rm -rf -- "$dir"
     done
-    for dir in "$SYS/staging"/*/audit; do audit_sweep_daemon "$dir"; done
+    audit_end
     [ ! -p "$AUDIT_SHARED/ask" ] && command -v auditctl >/dev/null || return 0
     grep -soE '[0-9]+' /proc/[0-9]*/sessionid | sed 's/.*:/-F sessionid=/; s/$/ /' | sort -u >"$RUN/sessions"
     auditctl -l 2>/dev/null | grep -E -- '-F key=overlaymig(-[a-z]+)?$' | grep -vF -f "$RUN/sessions" >"$RUN/rules" || return 0
@@ -310,13 +360,6 @@ audit_sweep() {
     chmod 600 "$RUN/rules.sweep"
     auditctl -R "$RUN/rules.sweep" >/dev/null 2>&1 || :
     rm -f -- "$RUN/rules" "$RUN/rules.sweep"
-}
-
-# audit_sweep_daemon DIR: gives the kernel its settings back where the session in DIR was killed, and auditd with it.
-audit_sweep_daemon() {
-    [ -f "$1/auditd" ] && [ -f "$1/enabled" ] && [ -f "$1/backlog" ] || return 0
-    [ -n "$(audit_daemon "$(audit_value pid)")" ] || auditctl -e "$(cat "$1/enabled")" -b "$(cat "$1/backlog")" >/dev/null 2>&1 || :
-    rm -rf -- "$1/auditd" "$1/auditd.log" "$1/auditd.conf.d"
 }
 
 # audit_required LIMITS: true when a migration must not run unwatched.
@@ -338,8 +381,7 @@ audit_conclude() {
     directory=$1/audit
     audit_await "$directory"
     if [ -f "$directory/events" ]; then
-        audit_resolve "$directory" &&
-            audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs" ||
+        [ -f "$directory/resolved" ] && audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs" ||
             echo unreadable >"$directory/state"
     fi
     audit_summary "$directory" >"$directory/record"

@@ -3,6 +3,7 @@
 # session writes more than auditd keeps. Leaves DIRECTORY/gap if one came and went in between. Runs until it is killed;
 # those that hold end after it.
 # usage: hold.sh DIRECTORY LOG
+# shellcheck shell=dash
 set -eu
 
 # files: inode and name of the log's files, the oldest first, to standard output.
@@ -39,4 +40,6 @@ END
         before=$now
     fi
     sleep 0.2
+    # Nothing is started for these looks but the sleep.
+    while [ "$log" -ef "/proc/$!/fd/0" ]; do sleep 0.2; done
 done
