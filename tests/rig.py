@@ -14,6 +14,8 @@ from pyinfra_overlaymig.migration import load
 from pyinfra_overlaymig.status import Status, parse
 
 RUNNER = "/data/system/runner/system-migrate"
+PATIENCE = 600.0
+"""Seconds: a virtual machine beside other tests is slow, and one that hangs is to be seen all the same."""
 
 # What a migration may not change when it fails: every name, type, mode, owner, time, target and content in the running
 # root and in state, the generation, the layers and the mounts.
@@ -58,17 +60,17 @@ class Rig:
     def machine(self) -> labs.Machine:
         return labs.machine(self.lab, self.name)
 
-    def run(self, *argv: str, stdin: bytes = b"", timeout: float = 120) -> Result:
+    def run(self, *argv: str, stdin: bytes = b"", timeout: float = PATIENCE) -> Result:
         """Run a command on the machine as root."""
         done = subprocess.run(self.machine.enter(*argv), input=stdin, capture_output=True, timeout=timeout, check=False)
         return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     def raw(self, *argv: str) -> str:
         """The output of a command, with bytes outside UTF-8 as surrogate escapes."""
-        done = subprocess.run(self.machine.enter(*argv), capture_output=True, timeout=120, check=True)
+        done = subprocess.run(self.machine.enter(*argv), capture_output=True, timeout=PATIENCE, check=True)
         return done.stdout.decode("utf-8", "surrogateescape")
 
-    def sh(self, script: str, timeout: float = 120, stdin: bytes = b"") -> str:
+    def sh(self, script: str, timeout: float = PATIENCE, stdin: bytes = b"") -> str:
         """Run sh on the machine; its output, once it succeeded."""
         done = self.run("/bin/sh", "-euc", script, stdin=stdin, timeout=timeout)
         assert done.code == 0, f"{script}: exit {done.code}\n{done.text}"

@@ -17,6 +17,8 @@ from tests.rig import RUNNER, Rig
 THEIRS = "-a always,exit -F arch=b64 -S acct -F uid=65533 -F key=theirs"
 UNTITLED = "-a always,exclude -F msgtype=PROCTITLE"
 FIGURES = "auditctl -s | grep -E '^(enabled|backlog_limit|pid) '"
+# A stage has the machine's /dev.
+WAIT = "until [ -e /dev/go ]; do sleep 0.2; done"
 MANY = "mkdir -p {0}; awk 'BEGIN {{ for (i = 0; i < {1}; i++) {{ f = \"{0}/\" i; print i >f; close(f) }} }}'"
 
 
@@ -114,12 +116,12 @@ def test_capture_and_migration_share_a_daemon(vm: Rig) -> None:
             sh -c 'touch /srv/a /run/begun; until [ -e /run/end ]; do sleep 0.1; done; touch /srv/b' &
         until [ -e /run/begun ]; do sleep 0.1; done
         {RUNNER} apply - <&3 >/run/said 2>&1 &
-        until grep -q begun /run/said; do sleep 0.1; done
-        touch /run/end; wait %1; pidof auditd; wait %2
+        while kill -0 "$!" && ! grep -q begun /run/said; do sleep 0.1; done
+        touch /run/end; wait %1; pidof auditd; touch /dev/go; wait %2; rm /dev/go
         """,
-        stdin=vm.migration("20250102-002_beside", "echo begun; touch /etc/a; sleep 5; touch /etc/b", audit="required"),
+        stdin=vm.migration("20250102-009_beside", f"echo begun; touch /etc/a; {WAIT}; touch /etc/b", audit="required"),
     )
-    for id, paths in (("long", ["/srv/a", "/srv/b"]), ("20250102-002_beside", ["/etc/a", "/etc/b"])):
+    for id, paths in (("long", ["/srv/a", "/srv/b"]), ("20250102-009_beside", ["/etc/a", "/etc/b"])):
         capture = parse(vm.raw(RUNNER, "diff", "--raw", id))
         assert (capture.audit, capture.lost, capture.unexplained) == ("on", 0, ())
         found = {one.path: next(capture.chain(one.by)).program for one in capture.changes}
@@ -216,12 +218,14 @@ def test_log_that_is_rotated_away_unread(vm: Rig, own_daemon: Callable[..., None
     vm.sh(
         f"""
         exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
-        until grep -q begun /run/said 2>/dev/null; do sleep 0.1; done
-        {hold.format("-STOP")}; until grep -q written /run/said; do sleep 0.1; done; {hold.format("-CONT")}
-        wait "$!"
+        while kill -0 "$!" && ! grep -q begun /run/said; do sleep 0.1; done
+        {hold.format("-STOP")}; touch /dev/first
+        while kill -0 "$!" && ! grep -q written /run/said; do sleep 0.1; done
+        {hold.format("-CONT")}; sleep 3; touch /dev/go; wait "$!"; rm /dev/first /dev/go
         """,
         stdin=vm.migration(
-            "20250105-004_rotated", f"echo begun; sleep 3; {MANY.format('/opt/rotated', 3000)}; echo written; sleep 3"
+            "20250105-004_rotated",
+            f"echo begun; {WAIT.replace('go', 'first')}; {MANY.format('/opt/rotated', 3000)}; echo written; {WAIT}",
         ),
     )
     assert record(vm, "20250105-004_rotated")["audit"] == "incomplete"

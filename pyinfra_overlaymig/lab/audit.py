@@ -256,8 +256,10 @@ def _stop_daemon(shared: Path) -> None:
     if process.kill(shared / "auditd", signal.SIGTERM):
         while process.recorded(shared / "auditd"):
             time.sleep(0.02)
-        if (shared / "untitled").exists():
-            succeeds(["auditctl", "-d", *_UNTITLED])
+    if (shared / "untitled").exists():
+        succeeds(["auditctl", "-d", *_UNTITLED])
+    # One that others have started since has its own.
+    if (shared / "before").exists() and _daemon() == 0:
         enabled, backlog = (shared / "before").read_text().split()
         run(["auditctl", "-e", enabled, "-b", backlog])
     # The directory itself stays: machines that run have it mounted, and the next keeper uses it.

@@ -13,8 +13,9 @@
 #   DIR/places    device and path of each root that is watched; DIR/inodes: what its entries are called in the end
 #   DIR/processes, DIR/events: read from the log; DIR/../audit.gz: every record of the session, as audit wrote it
 #
-# Where no auditd runs, one runs for our sessions: $SYS/audit/ has its configuration and log, the kernel's settings before
-# it (`before`; `untitled` if a kind of record is left out), and `users`, a file for each open session.
+# Where no auditd runs, one runs for our sessions. $SYS/audit/ has its configuration and log; $RUN/audit/ its pid (`daemon`),
+# the kernel's settings before it (`before`; `untitled` if a kind of record is left out), and `users`, a file for each session
+# that is open, called as the process that holds its log.
 
 # audit_state: `on` where a session can be watched, else why not, to standard output.
 audit_state() {
@@ -141,7 +142,8 @@ audit_ask() {
         auditctl -R "$3/rules" >/dev/null 2>&1
         # Each of the kinds that all depends on, or one that an older auditctl does not know has been left out.
         [ "$verb" = d ] || for verb in content metadata process; do
-            auditctl -l | grep -- "-F sessionid=$2 " | grep -q -- "-F key=overlaymig-$verb" || return 1
+            # Not -q, which would leave auditctl with a broken pipe to complain of.
+            auditctl -l | grep -- "-F sessionid=$2 .*-F key=overlaymig-$verb\$" >/dev/null || return 1
         done
     fi
 }
@@ -158,8 +160,7 @@ audit_open() {
         printf '%s\n' "$AUDIT_SHARED/log/$line" >"$1/log"
     else
         # Nobody else starts or ends one until this session is known as open.
-        exec 8>"$RUN/audit.lock"
-        flock 8
+        audit_lock
         [ -n "$(audit_daemon "$(audit_value pid)")" ] || audit_start
         audit_daemon_log "$(audit_value pid)" >"$1/log"
     fi
@@ -179,18 +180,26 @@ audit_hold() {
     setpriv --pdeathsig KILL /bin/sh "$HERE/stage/hold.sh" "$1" "$line" </dev/null 8>&- 9>&- &
     holder=$!
     echo "$holder" >"$1/holder"
-    [ ! -d "$SYS/audit" ] || { make_dirs "$SYS/audit/users" && : >"$SYS/audit/users/$holder"; }
+    [ ! -d "$RUN/audit/users" ] || true >"$RUN/audit/users/$holder"
     until [ -s "$1/held" ]; do
         kill -0 "$holder" 2>/dev/null || { echo no-log >"$1/state"; return 0; }
         sleep 0.01
     done
 }
 
-# audit_users: true while a session of ours is open. Each is known by the process that holds its log.
+# audit_lock: waits until no other runner starts or ends auditd, or opens a session; until descriptor 8 is closed.
+audit_lock() {
+    make_dirs "$RUN/audit/users"
+    exec 8>"$RUN/audit/lock"
+    flock 8
+}
+
+# audit_users: true while a session of ours is open.
 audit_users() {
     local user
-    for user in "$SYS/audit/users"/*; do
-        if kill -0 "${user##*/}" 2>/dev/null; then return; fi
+    for user in "$RUN/audit/users"/*; do
+        # The number may be another process's by now.
+        if grep -qs '/stage/hold\.sh' "/proc/${user##*/}/cmdline"; then return; fi
     done
     return 1
 }
@@ -200,7 +209,8 @@ audit_users() {
 audit_start() {
     local tries
     mkdir -p "$SYS/audit/plugins"
-    write_file "$SYS/audit/before" "$(audit_value enabled) $(audit_value backlog_limit)"
+    # One that is there is of an auditd that died while it was needed.
+    [ -f "$RUN/audit/before" ] || write_file "$RUN/audit/before" "$(audit_value enabled) $(audit_value backlog_limit)"
     {
         printf 'log_file = %s\nplugin_dir = %s\n' "$SYS/audit/auditd.log" "$SYS/audit/plugins"
         printf '%s\n' 'local_events = yes' 'write_logs = yes' 'log_group = root' 'log_format = RAW' 'flush = NONE' \
@@ -209,9 +219,11 @@ audit_start() {
             'disk_full_action = SUSPEND' 'disk_error_action = SUSPEND' 'use_libwrap = no' 'q_depth = 2000' 'overflow_action = IGNORE'
     } >"$SYS/audit/auditd.conf"
     chmod 600 "$SYS/audit/auditd.conf"
-    setsid auditd -n -c "$SYS/audit" </dev/null >/dev/null 2>&1 8>&- 9>&- &
+    # Known before it runs: whoever starts it may be killed.
+    # shellcheck disable=SC2016 # for the inner shell
+    setsid sh -c 'echo "$$" >"$1" && exec auditd -n -c "$2"' sh "$RUN/audit/daemon" "$SYS/audit" </dev/null >/dev/null 2>&1 8>&- 9>&- &
     tries=0
-    until [ "$(audit_value pid)" = "$!" ] || [ "$tries" -ge 300 ]; do
+    until [ "$(audit_value pid)" = "$!" ] || [ ! -e "/proc/$!/exe" ] || [ "$tries" -ge 300 ]; do
         tries=$((tries + 1))
         sleep 0.01
     done
@@ -219,7 +231,7 @@ audit_start() {
     auditctl -b 16384 >/dev/null 2>&1
     # One record in six is a command line once more. Only where no rule of anybody else is there: it holds for all rules.
     if [ "$(auditctl -l)" = 'No rules' ]; then
-        : >"$SYS/audit/untitled"
+        : >"$RUN/audit/untitled"
         auditctl -a always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1
     fi
 }
@@ -227,26 +239,30 @@ audit_start() {
 # audit_end: ends the auditd that audit_start ran, unless a session of ours is open, and gives the kernel back what it had.
 # Also after it was killed, or the machine; can be done again.
 audit_end() {
-    local pid tries enabled backlog
+    local pid tries line enabled backlog
     [ -d "$SYS/audit" ] || return 0
-    exec 8>"$RUN/audit.lock"
-    flock 8
+    audit_lock
     if ! audit_users; then
-        pid=$(audit_value pid)
-        if [ "$(audit_daemon "$pid")" = auditd ] && [ "$(audit_daemon_log "$pid")" -ef "$SYS/audit/auditd.log" ]; then
-            kill -TERM "$pid" 2>/dev/null || :
+        # Nothing is known after a reboot, and nothing is to be done.
+        if [ -f "$RUN/audit/daemon" ]; then
+            line "$RUN/audit/daemon"
+            pid=${line:-0}
             tries=0
-            until [ -z "$(audit_daemon "$pid")" ] || [ "$tries" -ge 500 ]; do
+            while grep -qsF "$SYS/audit" "/proc/$pid/cmdline"; do
+                [ "$tries" -gt 0 ] || kill -TERM "$pid" 2>/dev/null || :
                 tries=$((tries + 1))
+                # The next verb tries again.
+                [ "$tries" -lt 500 ] || { exec 8>&-; return 0; }
                 sleep 0.01
             done
         fi
-        [ ! -f "$SYS/audit/untitled" ] || auditctl -d always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1 || :
+        [ ! -f "$RUN/audit/untitled" ] || auditctl -d always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1 || :
         # One that others have started since has its own.
-        if [ -z "$(audit_daemon "$pid")" ] && [ -f "$SYS/audit/before" ]; then
-            read -r enabled backlog <"$SYS/audit/before"
+        if [ -f "$RUN/audit/before" ] && [ -z "$(audit_daemon "$(audit_value pid)")" ]; then
+            read -r enabled backlog <"$RUN/audit/before"
             auditctl -e "$enabled" -b "$backlog" >/dev/null 2>&1 || :
         fi
+        rm -f -- "$RUN/audit/daemon" "$RUN/audit/untitled" "$RUN/audit/before" "$RUN/audit/users"/*
         rm -rf -- "$SYS/audit"
     fi
     exec 8>&-
@@ -331,12 +347,13 @@ audit_await() {
 
 # audit_stop DIR: gives up all that a session needed. Can be done twice, and after an audit_open that nothing followed.
 audit_stop() {
-    local pid holder
+    local pid line
     if [ -f "$1/session" ] && [ "$(wc -l <"$1/lost")" -lt 2 ]; then audit_ask end "$(cat "$1/session")" "$1" || :; fi
     if [ -f "$1/holder" ]; then
-        read -r holder <"$1/holder"
-        kill -KILL "$holder" 2>/dev/null || :
-        rm -f -- "$SYS/audit/users/$holder"
+        # Empty where the disk was full.
+        line "$1/holder"
+        kill -KILL "$line" 2>/dev/null || :
+        rm -f -- "$RUN/audit/users/${line:-none}"
         while read -r pid; do kill -KILL "$pid" 2>/dev/null || :; done <"$1/held"
         rm -f -- "$1/holder" "$1/held"
     fi

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Holds every file that the audit log LOG becomes open, so that one which is rotated away can still be read: a busy
-# session writes more than auditd keeps. Leaves DIRECTORY/gap if one came and went in between. Runs until it is killed;
-# those that hold end after it.
+# session writes more than auditd keeps. Leaves DIRECTORY/gap if one came and went in between. Runs until it is killed
+# or DIRECTORY is gone; those that hold end after it.
 # usage: hold.sh DIRECTORY LOG
 # shellcheck shell=dash
 set -eu
@@ -14,7 +14,7 @@ files() {
 directory=$1 log=$2
 last=$(stat -L -c %i -- "$log")
 before=
-while :; do
+while [ -d "$directory" ]; do
     now=$(files)
     if [ "$now" != "$before" ]; then
         # The one that was held last is still there under some name, or others may have been between.
@@ -41,5 +41,5 @@ END
     fi
     sleep 0.2
     # Nothing is started for these looks but the sleep.
-    while [ "$log" -ef "/proc/$!/fd/0" ]; do sleep 0.2; done
+    while [ -d "$directory" ] && [ "$log" -ef "/proc/$!/fd/0" ]; do sleep 0.2; done
 done
