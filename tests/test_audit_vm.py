@@ -43,6 +43,18 @@ def record(rig: Rig, id: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
+def killed_in_its_script(rig: Rig, id: str) -> None:
+    """Apply a migration, and kill the whole runner while its script runs."""
+    rig.sh(
+        f"""
+        exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
+        until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
+        pkill -KILL -f '^/bin/sh [^ ]*/system-migrate apply'; sleep 3
+        """,
+        stdin=rig.migration(id, "echo begun; sleep 6666"),
+    )
+
+
 def test_auditd_runs_for_the_session_alone(vm: Rig) -> None:
     """No daemon runs before or after; the kernel's settings and others' rules are as they were; all is explained."""
     before = vm.sh(FIGURES)
@@ -69,14 +81,7 @@ def test_auditd_runs_for_the_session_alone(vm: Rig) -> None:
 def test_killed_runner_leaves_rules_that_the_next_verb_deletes(vm: Rig) -> None:
     """They match nothing, as their session is over; `recover` takes them away, and no other, and ends the daemon."""
     before = vm.sh(FIGURES)
-    vm.sh(
-        f"""
-        exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
-        until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
-        pkill -KILL -f '^/bin/sh [^ ]*/system-migrate apply'; sleep 3
-        """,
-        stdin=vm.migration("20250102-001_killed", "echo begun; sleep 6666"),
-    )
+    killed_in_its_script(vm, "20250102-001_killed")
     assert "-F key=overlaymig" in vm.sh("auditctl -l")
     assert vm.run(RUNNER, "recover").code == 0
     assert vm.sh("auditctl -l").splitlines() == [THEIRS]
@@ -92,14 +97,7 @@ def test_record_that_says_nothing_new_is_left_out_where_nobody_else_has_rules(vm
     types = vm.sh("zcat /data/system/migrations/20250102-003_alone/audit.gz | sed 's/ .*//' | sort -u").split()
     assert "type=SYSCALL" in types
     assert "type=PROCTITLE" not in types
-    vm.sh(
-        f"""
-        exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
-        until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
-        pkill -KILL -f '^/bin/sh [^ ]*/system-migrate apply'; sleep 3
-        """,
-        stdin=vm.migration("20250102-004_alone", "echo begun; sleep 6666"),
-    )
+    killed_in_its_script(vm, "20250102-004_alone")
     assert UNTITLED in vm.sh("auditctl -l")
     assert vm.run(RUNNER, "recover").code == 0
     assert vm.sh("auditctl -l") == "No rules\n"

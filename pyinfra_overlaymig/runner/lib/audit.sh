@@ -220,8 +220,7 @@ audit_start() {
     } >"$SYS/audit/auditd.conf"
     chmod 600 "$SYS/audit/auditd.conf"
     # Known before it runs: whoever starts it may be killed.
-    # shellcheck disable=SC2016 # for the inner shell
-    setsid sh -c 'echo "$$" >"$1" && exec auditd -n -c "$2"' sh "$RUN/audit/daemon" "$SYS/audit" </dev/null >/dev/null 2>&1 8>&- 9>&- &
+    sh -c 'echo "$$" >"$1" && exec setsid auditd -n -c "$2"' sh "$RUN/audit/daemon" "$SYS/audit" </dev/null >/dev/null 2>&1 8>&- 9>&- &
     tries=0
     until [ "$(audit_value pid)" = "$!" ] || [ ! -e "/proc/$!/exe" ] || [ "$tries" -ge 300 ]; do
         tries=$((tries + 1))
