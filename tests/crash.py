@@ -39,6 +39,8 @@ SHIM = r"""#!/bin/sh
 name=${0##*/}
 real=/usr/lib/crash/$name
 [ -f /data/crash/armed ] || exec "$real" "$@"
+# It only begins early, beside other commands, what is waited for later.
+case "$name $*" in 'sync -f '*/staging/*) exec "$real" "$@" ;; esac
 if [ -z "${SYSTEM_MIGRATE_INSIDE-}" ]; then
     read -r parent </proc/$PPID/cmdline
     case $parent in *system-migrate*) ;; *) exec "$real" "$@" ;; esac

@@ -22,16 +22,16 @@ from tests.rig import RUNNER, Rig
 
 RUNNER_PARTS = Path(pyinfra_overlaymig.__file__).parent / "runner"
 APPLY = "[s]ystem-migrate apply"
-UNTITLED = "-a always,exclude -F msgtype=PROCTITLE"
+TERSE = "-a always,exclude -F msgtype="
 
 
 def rules(rig: Rig) -> list[str]:
-    """The rules of this kernel but those of other labs' sessions, and the one of the auditd that all labs share."""
+    """The rules of this kernel but those of other labs' sessions, and those of the auditd that all labs share."""
     known = {path.stem for folder in ("sessions", "answers") for path in (rig.lab.audit / folder).iterdir()}
     listed = subprocess.run(["auditctl", "-l"], capture_output=True, text=True, check=True).stdout.splitlines()
     found = []
     for line in listed:
-        if line == UNTITLED:
+        if line.startswith(TERSE):
             continue
         session = re.search(r"-F sessionid=([0-9]+) ", line)
         if "-F key=overlaymig" not in line or (session and session[1] in known):

@@ -36,15 +36,13 @@ from pyinfra_overlaymig.lab.locking import Report, locked, write_file
 from pyinfra_overlaymig.lab.run import detach, run, succeeds
 
 _QUESTION = re.compile(r"(begin|end) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
-_RULES = '. "$1"; shift; audit_rules "$@"'
+_FUNCTION = '. "$1"; shift; "$@"'
 _PROGRAM = f"from {__name__} import main; main()"
 _LOST = 2.0
 """Seconds after which the rules of a session without processes are deleted: its runner was killed."""
 _READ_WITHIN = 60.0
 """Seconds for which an answer stays."""
 _BACKLOG = 16384
-_UNTITLED = ["always,exclude", "-F", "msgtype=PROCTITLE"]
-"""For an auditd of ours: one record in six is a command line once more."""
 _CONFIGURATION = """\
 log_file = {log}
 plugin_dir = {plugins}
@@ -172,11 +170,16 @@ def _sessions(lab: Lab) -> set[str]:
 
 
 def _begin(lab: Lab, session: str, devices: list[str]) -> None:
-    """Set the rules of a session, which the runner's own code names."""
+    """Set the rules of a session."""
     # First: what is killed in between can then be undone.
     (lab.audit / "sessions" / session).touch()
+    _load(lab, _ask_runner("audit_rules", "a", session, *devices))
+
+
+def _ask_runner(function: str, *arguments: str) -> str:
+    """What a function of the runner's own code for audit prints."""
     functions = resources.files("pyinfra_overlaymig") / "runner/lib/audit.sh"
-    _load(lab, run(["/bin/sh", "-c", _RULES, "sh", str(functions), "a", session, *devices]))
+    return run(["/bin/sh", "-euc", _FUNCTION, "sh", str(functions), function, *arguments])
 
 
 def _end(lab: Lab, session: str) -> None:
@@ -245,8 +248,8 @@ def _start_daemon(shared: Path) -> int:
     run(["auditctl", "-b", str(_BACKLOG)])
     # It would hold for the rules of others as well.
     if run(["auditctl", "-l"]).strip() == "No rules":
-        (shared / "untitled").touch()
-        run(["auditctl", "-a", *_UNTITLED])
+        (shared / "terse").touch()
+        _ask_runner("audit_terse", "a")
     return _daemon()
 
 
@@ -256,8 +259,8 @@ def _stop_daemon(shared: Path) -> None:
     if process.kill(shared / "auditd", signal.SIGTERM):
         while process.recorded(shared / "auditd"):
             time.sleep(0.02)
-    if (shared / "untitled").exists():
-        succeeds(["auditctl", "-d", *_UNTITLED])
+    if (shared / "terse").exists():
+        _ask_runner("audit_terse", "d")
     # One that others have started since has its own.
     if (shared / "before").exists() and _daemon() == 0:
         enabled, backlog = (shared / "before").read_text().split()

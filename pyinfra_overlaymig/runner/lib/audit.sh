@@ -10,11 +10,12 @@
 #   DIR/held      processes that hold a file of the log open: one that is rotated away meanwhile can still be read
 #   DIR/lost      the kernel's count of lost records, before and after
 #   DIR/holder    the process that holds the log as long as the session is open
+#   DIR/records   what the log holds from then on to the session's end, of other sessions too
 #   DIR/places    device and path of each root that is watched; DIR/inodes: what its entries are called in the end
-#   DIR/processes, DIR/events: read from the log; DIR/../audit.gz: every record of the session, as audit wrote it
+#   DIR/processes, DIR/events: read from the records; DIR/../audit.gz: every record of the session, as audit wrote it
 #
 # Where no auditd runs, one runs for our sessions. $SYS/audit/ has its configuration and log; $RUN/audit/ its pid (`daemon`),
-# the kernel's settings before it (`before`; `untitled` if a kind of record is left out), and `users`, a file for each session
+# the kernel's settings before it (`before`; `terse` if kinds of records are left out), and `users`, a file for each session
 # that is open, called as the process that holds its log.
 
 # audit_state: `on` where a session can be watched, else why not, to standard output.
@@ -228,11 +229,20 @@ audit_start() {
     done
     # 64, the kernel's own choice, is for a machine that nobody watches.
     auditctl -b 16384 >/dev/null 2>&1
-    # One record in six is a command line once more. Only where no rule of anybody else is there: it holds for all rules.
+    # Only where no rule of anybody else is there: it holds for all rules.
     if [ "$(auditctl -l)" = 'No rules' ]; then
-        : >"$RUN/audit/untitled"
-        auditctl -a always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1
+        : >"$RUN/audit/terse"
+        audit_terse a
     fi
+}
+
+# audit_terse a|d: leaves out, or no more, the kinds of records, a third of all, that tell nothing which others do not: a command line
+# once more, the capabilities of a program that has some, and the directory that a path is relative to, whose inode is in the PATHs.
+audit_terse() {
+    local kind
+    for kind in PROCTITLE BPRM_FCAPS CWD; do
+        auditctl "-$1" always,exclude -F "msgtype=$kind" >/dev/null 2>&1 || :
+    done
 }
 
 # audit_end: ends the auditd that audit_start ran, unless a session of ours is open, and gives the kernel back what it had.
@@ -255,13 +265,13 @@ audit_end() {
                 sleep 0.01
             done
         fi
-        [ ! -f "$RUN/audit/untitled" ] || auditctl -d always,exclude -F msgtype=PROCTITLE >/dev/null 2>&1 || :
+        [ ! -f "$RUN/audit/terse" ] || audit_terse d
         # One that others have started since has its own.
         if [ -f "$RUN/audit/before" ] && [ -z "$(audit_daemon "$(audit_value pid)")" ]; then
             read -r enabled backlog <"$RUN/audit/before"
             auditctl -e "$enabled" -b "$backlog" >/dev/null 2>&1 || :
         fi
-        rm -f -- "$RUN/audit/daemon" "$RUN/audit/untitled" "$RUN/audit/before" "$RUN/audit/users"/*
+        rm -f -- "$RUN/audit/daemon" "$RUN/audit/terse" "$RUN/audit/before" "$RUN/audit/users"/*
         rm -rf -- "$SYS/audit"
     fi
     exec 8>&-
@@ -293,13 +303,26 @@ audit_enter() {
     audit_ask begin "$session" "$1" || echo no-rules >"$1/state"
 }
 
-# audit_leave DIR: after a session: waits until its last record is written; then, in the background, has its rules deleted
-# and reads the log. audit_await waits for that.
+# audit_leave DIR: after a session: in the background, has its rules deleted and takes its records out of the log, which
+# goes on. audit_await waits for that.
 audit_leave() {
-    local session mark log tries line
+    local session line
     [ -f "$1/session" ] || { audit_stop "$1"; return 0; }
     line "$1/session"
     session=$line
+    {
+        audit_ended "$1"
+        # The kernel takes its time for each rule.
+        { audit_ask end "$session" "$1" || echo unknown >>"$1/lost"; } &
+        audit_log_files "$1" >"$1/records" || echo unreadable >"$1/state"
+        wait "$!" || :
+    } 9>&- &
+    echo "$!" >"$1/leaving"
+}
+
+# audit_ended DIR: waits until the last record of the session is written, or says in DIR/state that some are not there.
+audit_ended() {
+    local mark log tries
     # One more session, of a process that does nothing: the record of its begin comes after all others. It may be dropped
     # as others are where there is no room, so another follows each second.
     tries=0
@@ -318,13 +341,6 @@ audit_leave() {
         sleep 0.02
     done
     [ ! -f "$1/gap" ] || echo incomplete >"$1/state"
-    {
-        audit_ask end "$session" "$1" || echo unknown >>"$1/lost"
-        # Where it is known already what things are called in the end, there is nothing to wait for.
-        { audit_log_files "$1" | audit_read "$1" "$session"; } && { [ ! -f "$1/inodes" ] || audit_resolve "$1"; } ||
-            echo unreadable >"$1/state"
-    } 9>&- &
-    echo "$!" >"$1/reader"
 }
 
 # audit_log_files DIR: what the log holds since audit_open, also of files that were rotated away since, to standard output.
@@ -339,8 +355,8 @@ audit_log_files() {
 
 # audit_await DIR: waits for what audit_leave began, and gives up what the session needed.
 audit_await() {
-    [ ! -f "$1/reader" ] || wait "$(cat "$1/reader")" || :
-    rm -f -- "$1/reader"
+    [ ! -f "$1/leaving" ] || wait "$(cat "$1/leaving")" || :
+    rm -f -- "$1/leaving"
     audit_stop "$1"
 }
 
@@ -390,24 +406,65 @@ audit_preflight() {
         'install auditd in the base, or take "audit: required" out of the manifest'
 }
 
-# audit_conclude STAGE: explains a captured stage; what it says about itself goes to STAGE/audit/record. Leaves with 1 when
-# the migration requires audit and was not watched to its end.
+# audit_conclude STAGE: waits until all records of a stage's session are taken; fails, having said why, when its migration
+# requires audit and was not watched to its end. What they say is read after the commit, which needs none of it.
 audit_conclude() {
+    audit_await "$1/audit"
+    audit_summary "$1/audit" >"$1/audit/record"
+    audit_enough "$1"
+}
+
+# audit_enough STAGE: fails, having said why, when its migration requires audit and there is not enough of it.
+audit_enough() {
+    if audit_required "$1/limits" && ! audit_on "$1/audit"; then
+        warn "this migration requires audit, which is: $(cat "$1/audit/state")"
+        return 1
+    fi
+}
+
+# audit_explaining STAGE: begins to explain a stage that is sealed, in the background and behind all else; its process is
+# $explainer. It reads only what is in the stage, so that whoever finishes the migration after a crash can do it.
+audit_explaining() {
     local directory
     directory=$1/audit
-    audit_await "$directory"
-    if [ -f "$directory/events" ]; then
-        [ -f "$directory/resolved" ] && audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs" ||
-            echo unreadable >"$directory/state"
+    explainer=
+    [ -f "$directory/records" ] || return 0
+    drop "$directory/unexplained"
+    {
+        # One of a runner that was killed may not have noticed.
+        flock 7
+        audit_read "$directory" && audit_resolve "$directory" &&
+            audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs"
+    } 7>"$directory/lock" 8>&- 9>&- </dev/null &
+    explainer=$!
+    renice -n 19 -p "$explainer" >/dev/null 2>&1 || :
+}
+
+# audit_settle: waits for what audit_explaining began, whatever comes of it; before its stage is taken away.
+audit_settle() {
+    if [ -n "${explainer-}" ]; then wait "$explainer" || :; fi
+    explainer=
+}
+
+# audit_explained STAGE RECORD: adds who did it to the record of a migration, before it is applied. Fails as audit_enough.
+audit_explained() {
+    local file
+    [ -n "$explainer" ] || return 0
+    wait "$explainer" || echo unreadable >"$1/audit/state"
+    explainer=
+    audit_summary "$1/audit" >"$1/audit/record"
+    if grep -qxE 'lost [1-9].*|unexplained [1-9].*|lost unknown' "$1/audit/record"; then
+        warn "audit: $(tr '\n' ' ' <"$1/audit/record")"
     fi
-    audit_summary "$directory" >"$directory/record"
-    if grep -qxE 'lost [1-9].*|unexplained [1-9].*|lost unknown' "$directory/record"; then
-        warn "audit: $(tr '\n' ' ' <"$directory/record")"
-    fi
-    if audit_required "$1/limits" && ! audit_on "$directory"; then
-        warn "this migration requires audit, which is: $(cat "$directory/state")"
-        exit 1
-    fi
+    audit_enough "$1" || return
+    audit_record "$1/audit" "$2"
+    write_file "$2/record" "$(grep -vE '^(audit|events|lost|unexplained) ' "$2/record"; cat "$1/audit/record")"
+}
+
+# audit_trace DIR: all that there is of a session that came to nothing: DIR/../audit.gz, as evidence.
+audit_trace() {
+    audit_await "$1"
+    if [ -f "$1/records" ]; then audit_read "$1" || :; fi
 }
 
 # audit_summary DIR: key value lines about a capture: audit, and where it was on: events lost unexplained; to standard

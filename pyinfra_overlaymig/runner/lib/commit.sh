@@ -22,7 +22,6 @@ seal() {
     cp -- "$stage/limits" "$record/limits"
     [ ! -f "$stage/verify.sh" ] || install -m 755 -- "$stage/verify.sh" "$record/verify.sh"
     cp -- "$stage/changes.list" "$record/changes.list"
-    audit_record "$stage/audit" "$record"
     {
         printf 'format %s\ndigest %s\ngeneration %s\nbase %s\n' "$FORMAT" "$(plan_digest "$stage/plan")" "$2" "$(base_identity '')"
         # Layers are differences: this one means something over just this stack.
@@ -61,6 +60,7 @@ commit() {
 finish() {
     local stage
     stage=$SYS/staging/$1
+    audit_explaining "$stage"
     echo "$1" >"$stage/layers"
     # They are started anew anyway: not to have state change under them.
     services_pause_own "$1"
@@ -72,6 +72,7 @@ finish() {
     services_follow "$stage" "$stage/layers"
     verify "$1"
     confirm_await "$stage"
+    audit_explained "$stage" "$SYS/migrations/$1"
     [ ! -f "$stage/log" ] || cp -- "$stage/log" "$SYS/migrations/$1/log"
     sync -f "$STATE"
     write_file "$SYS/migrations/$1/applied" "at $(now)

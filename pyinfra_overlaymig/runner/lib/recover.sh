@@ -109,6 +109,7 @@ recover_forward() {
     # A process of its own, waited for: before `||`, the shell would go on after a step that failed.
     (
         exec >>"$SYS/staging/$1/log" 2>&1 </dev/null
+        trap audit_settle EXIT
         finish "$1"
     ) &
     if ! wait "$!"; then

@@ -1,16 +1,18 @@
 # Reads what audit recorded of a session, and explains with it what a migration changed.
 # shellcheck shell=dash
 
-# audit_read DIR SESSION: audit's records, of any session, in; DIR/../audit.gz, DIR/processes and DIR/events out.
+# audit_read DIR: DIR/session and DIR/records in; DIR/../audit.gz, DIR/processes and DIR/events out.
 #   processes   number, parent's number, pid, program, arguments; a new number for each program that a pid becomes
 #   events      serial, class, process, C L D or N (made, linked, gone, opened or described), device, inode, inode of its directory,
 #               name there, path as the process gave it (empty where it was relative to an open directory), d for directories, r
 #               where it was relative to anything
 # One pass; the records of one event may be mixed with others', and are complete when all its PATHs have come.
 audit_read() {
+    local line
+    line "$1/session"
     : >"$1/processes"
     : >"$1/events"
-    awk -v session="$2" -v processes="$1/processes" -v events="$1/events" -v places="$1/places" -v trace="gzip -1 >'${1%/*}/audit.gz'" '
+    awk -v session="$line" -v processes="$1/processes" -v events="$1/events" -v places="$1/places" -v trace="gzip -1 >'${1%/*}/audit.gz'" '
         BEGIN {
             for (i = 0; i < 256; i++) byte[sprintf("%02X", i)] = sprintf("%c", i)
             byte["09"] = "\\011"; byte["0A"] = "\\012"; byte["20"] = "\\040"; byte["5C"] = "\\134"; byte["00"] = "\\000"
@@ -61,7 +63,7 @@ audit_read() {
             n = split(items_of[s], item, "\n")
             ups = split(parents_of[s], parents, "\n")
             # Only a link names one thing that is there and one that it makes; it changes nothing in the first.
-            link = items_of[s] ~ /(^|\n)N/ && items_of[s] ~ /(^|\n)C/
+            link = n > 1 && items_of[s] ~ /(^|\n)N/ && items_of[s] ~ /(^|\n)C/
             for (i = 1; i <= n; i++) {
                 if (link && item[i] ~ /^N/) continue
                 # kind device inode directory name
@@ -83,7 +85,8 @@ audit_read() {
                     part[2] = mother[3]
                 }
                 relative = text !~ /^\// ? "r" : ""
-                if (relative) text = text == "" || by_handle[s] ? "" : where[s] (where[s] == "/" ? "" : "/") text
+                # Without a CWD (audit_terse) the inode of the directory has to do.
+                if (relative) text = text == "" || by_handle[s] || !(s in where) ? "" : where[s] (where[s] == "/" ? "" : "/") text
                 print s "\t" class[s] "\t" by[s] "\t" (link ? "L" : part[1]) "\t" part[2] "\t" part[3] "\t" above "\t" base(part[5]) "\t" text "\t" part[4] "\t" relative >events
             }
             delete items_of[s]; delete parents_of[s]; delete left[s]; delete where[s]; delete by[s]; delete class[s]; delete by_handle[s]
@@ -91,7 +94,7 @@ audit_read() {
         function who(s) { if (!(s in by)) by[s] = process(pids[s], ppids[s], programs[s]) }
         $1 ~ /^node=/ { sub(/^node=[^ ]* /, "") }
         # As text: mawk writes large numbers with an exponent.
-        { s = substr($2, index($2, ":") + 1); sub(/\).*/, "", s) }
+        { s = substr($2, index($2, ":") + 1); s = substr(s, 1, length(s) - 2) }
         $1 == "type=SYSCALL" {
             i = $5 ~ /^success=/ ? 11 : $6 ~ /^success=/ ? 12 : 9
             if ($(i + 13) != "ses=" session) next
@@ -99,7 +102,7 @@ audit_read() {
             ours[s]
             seen++
             ppids[s] = plain($(i + 1)); pids[s] = plain($(i + 2)); programs[s] = value($(i + 15))
-            class[s] = $0 ~ /key="?[^"]*overlaymig-metadata/ ? "m" : "w"
+            class[s] = index($0, "key=\"overlaymig-metadata\"") ? "m" : "w"
             left[s] = plain($i) + 0
             # A first argument this small is an open directory, not AT_FDCWD and no pointer.
             by_handle[s] = length(plain($(i - 4))) <= 3
@@ -127,18 +130,20 @@ audit_read() {
             left[s]--
             # A program that is started was only read.
             if (!(s in executed)) {
-                who(s)
-                kind = plain($11 ~ /^nametype=/ ? $11 : $12)
-                device = plain($6)
-                text = value($4)
-                if (kind == "PARENT") {
-                    # Those of an upper directory have no name.
-                    if ((device in watched) && text != "") {
-                        sub(/\/+$/, "", text)
-                        parents_of[s] = parents_of[s] (parents_of[s] == "" ? "" : "\n") plain($5) "\t" text "\t" device
-                    }
-                } else if (kind == "NORMAL" ? device in watched : (kind == "CREATE" || kind == "DELETE") && text != "")
-                    items_of[s] = items_of[s] (items_of[s] == "" ? "" : "\n") substr(kind, 1, 1) "\t" device "\t" plain($5) "\t" ($7 ~ /=04[0-7][0-7][0-7][0-7]$/ ? "d" : "") "\t" text
+                if (!(s in by)) who(s)
+                device = substr($6, 5)
+                # Those of an upper directory have no name.
+                if ($4 != "name=(null)" || (device in watched)) {
+                    kind = plain($11 ~ /^nametype=/ ? $11 : $12)
+                    text = value($4)
+                    if (kind == "PARENT") {
+                        if ((device in watched) && text != "") {
+                            sub(/\/+$/, "", text)
+                            parents_of[s] = parents_of[s] (parents_of[s] == "" ? "" : "\n") plain($5) "\t" text "\t" device
+                        }
+                    } else if (kind == "NORMAL" ? device in watched : (kind == "CREATE" || kind == "DELETE") && text != "")
+                        items_of[s] = items_of[s] (items_of[s] == "" ? "" : "\n") substr(kind, 1, 1) "\t" device "\t" plain($5) "\t" ($7 ~ /=04[0-7][0-7][0-7][0-7]$/ ? "d" : "") "\t" text
+                }
             }
             if (!left[s]) flush_event(s)
             next
@@ -146,7 +151,7 @@ audit_read() {
         END {
             for (i = 1; i <= count; i++) print i "\t" parent[i] "\t" own_pid[i] "\t" names[i] "\t" arguments[i] >processes
             print seen + 0 >(processes ".count"); close(trace)
-        }'
+        }' "$1/records"
 }
 
 # audit_places DIR ROOT [PATH-FILE]: notes the devices of ROOT and of the state paths (escaped, one a line) below it.
@@ -343,8 +348,7 @@ audit_explain() {
         sort -T "$directory" -k 2n "$directory/who.processes"
         cat "$directory/who.lines"
         sort -T "$directory" -k 4 "$directory/who.others"
-    } >"$directory/who.new"
-    mv -f -- "$directory/who.new" "$directory/who"
+    } >"$directory/who"
 }
 
 # audit_changes DIR ROOT: what a session changed below ROOT, where no upper directory tells it; as changes.list, without

@@ -48,6 +48,8 @@ transaction_run() {
         exit "$status"
     fi
     stage_pid=
+    # What the commit has to wait for is on its way to the disk meanwhile.
+    sync -f "$stage" 9>&- &
     say 'capturing what it changed'
     capture "$id"
     audit_conclude "$stage"
@@ -133,7 +135,7 @@ transaction_end() {
     case $phase in
     stage | conflict | nothing)
         [ -z "${stage_pid-}" ] || kill -KILL "$stage_pid" 2>/dev/null
-        audit_await "$stage/audit"
+        audit_trace "$stage/audit"
         stage_shrink "$id"
         services_resume "$stage"
         case $phase in conflict) code=3 ;; nothing) code=0 ;; *) code=9 ;; esac
@@ -146,11 +148,15 @@ transaction_end() {
             transaction_revert
         else
             rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
+            audit_trace "$stage/audit"
             stage_shrink "$id"
             services_resume "$stage"
         fi
         ;;
-    finish) transaction_revert ;;
+    finish)
+        audit_settle
+        transaction_revert
+        ;;
     esac
     case $code in
     0)

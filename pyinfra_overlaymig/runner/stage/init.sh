@@ -164,8 +164,9 @@ kill -KILL -- -1 2>/dev/null || :
 unwatched
 services_may_start
 if [ "$status" -eq 0 ]; then
-    stage_inodes
+    stage_inodes &
     state_trees
+    wait "$!"
     link_state
 fi
 exit "$status"

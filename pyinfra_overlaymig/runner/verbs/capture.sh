@@ -35,7 +35,8 @@ capture_run() {
     wait "$!" || status=$?
     audit_leave "$directory/audit" || :
     audit_await "$directory/audit"
-    if [ -f "$directory/audit/events" ]; then
+    if [ -f "$directory/audit/records" ]; then
+        audit_read "$directory/audit"
         if [ -d "$SYS/upper/$(upper_live)/upper" ]; then
             audit_inodes "$directory/audit" "$SYS/upper/$(upper_live)/upper" "$LIVE/." ''
         fi
