@@ -74,7 +74,7 @@ bench: .venv/.test ## what capture costs, and the like (minutes, needs root; oth
 	$(BIN)/python -m tests.bench
 
 unit: .venv/.test ## the tests, the lab's among them (needs root)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 clean: ## remove what make made here (the lab is not touched: make demo-down)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -115,6 +115,51 @@ def test_failed_migration_leaves_no_rule_and_its_trace(rig: Rig) -> None:
     assert "/etc/fails" in rig.sh("zcat /data/system/staging/20250703-001_fails/audit.gz")
 
 
+def killed_after_its_commit(rig: Rig, id: str, **manifest: object) -> None:
+    """A migration whose runner dies while its health check runs; the check passes at the next try."""
+    verify = "[ ! -e /run/verified ] || exit 0; : >/run/verified; exec sleep 6666"
+    bundle = rig.migration(id, f"echo x >/etc/{id}", verify=verify, **manifest)
+    rig.sh("rm -f /run/verified")
+    with subprocess.Popen(rig.machine.enter(RUNNER, "apply", "-"), stdin=subprocess.PIPE) as apply:
+        assert apply.stdin
+        apply.stdin.write(bundle)
+        apply.stdin.close()
+        rig.sh("until [ -e /run/verified ]; do sleep 0.1; done")
+        rig.sh(f"pkill -KILL -f '{APPLY}'; pkill -KILL -f '[s]leep 6666'")
+        assert apply.wait(60) != 0
+    assert rig.sh(f"ls /data/system/migrations/{id} | grep -c applied || :") == "0\n"
+
+
+def test_who_did_it_is_told_by_whoever_finishes_the_migration(rig: Rig) -> None:
+    """It is explained after the commit: when the runner dies there, `recover` does it, from what is in the stage."""
+    id = "20250703-002_finished"
+    killed_after_its_commit(rig, id)
+    assert rig.run(RUNNER, "recover").code == 0
+    found = record(rig, id)
+    assert (found["audit"], found["lost"], found["unexplained"]) == ("on", "0", "0")
+    changes = {one.path: one for one in parse(rig.raw(RUNNER, "diff", "--raw", id)).changes}
+    by = changes[f"/etc/{id}"].by
+    assert by is not None
+    assert f"/etc/{id}" in rig.sh(f"zcat /data/system/migrations/{id}/audit.gz")
+    assert rig.sh("ls -A /data/system/staging") == ""
+
+
+@pytest.mark.parametrize("audit", ["wanted", "required"])
+def test_records_that_cannot_be_read(rig: Rig, audit: str) -> None:
+    """The state is `unreadable`: what only wants audit is applied, what requires it goes back."""
+    id = f"20250703-00{3 if audit == 'wanted' else 4}_unreadable"
+    killed_after_its_commit(rig, id, audit=audit)
+    rig.sh(f"cd /data/system/staging/{id}/audit; rm -f processes; mkdir processes")
+    assert rig.run(RUNNER, "recover").code == 0
+    if audit == "wanted":
+        assert record(rig, id)["audit"] == "unreadable"
+        assert "audit: unreadable" in rig.sh(f"{RUNNER} diff {id}")
+    else:
+        assert rig.status().migration(id) is None
+        assert rig.sh(f"ls /etc/{id} 2>/dev/null || :") == ""
+        assert "requires audit, which is: unreadable" in rig.sh(f"cat /data/system/staging/{id}/log")
+
+
 def test_postgresql_is_explained(rig: Rig) -> None:
     """Nothing unexplained in an apt install of PostgreSQL; the cluster, found to be state, is told as that."""
     result = rig.run(RUNNER, "install", "postgresql", timeout=300)
