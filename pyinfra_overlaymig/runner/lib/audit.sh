@@ -304,9 +304,10 @@ audit_enter() {
 }
 
 # audit_leave DIR: after a session: in the background, has its rules deleted and takes its records out of the log, which
-# goes on. audit_await waits for that.
+# goes on; its process is $leaving. audit_await waits for that.
 audit_leave() {
     local session line
+    leaving=
     [ -f "$1/session" ] || { audit_stop "$1"; return 0; }
     line "$1/session"
     session=$line
@@ -314,15 +315,18 @@ audit_leave() {
         audit_ended "$1"
         # The kernel takes its time for each rule.
         { audit_ask end "$session" "$1" || echo unknown >>"$1/lost"; } &
-        audit_log_files "$1" >"$1/records" || echo unreadable >"$1/state"
+        # Part of them would pass for all, and the room may be needed.
+        audit_log_files "$1" >"$1/records" || { rm -f -- "$1/records"; echo unreadable >"$1/state"; }
         wait "$!" || :
     } 9>&- &
-    echo "$!" >"$1/leaving"
+    leaving=$!
 }
 
 # audit_ended DIR: waits until the last record of the session is written, or says in DIR/state that some are not there.
 audit_ended() {
-    local mark log tries
+    local mark log tries line holder
+    line "$1/holder"
+    holder=$line
     # One more session, of a process that does nothing: the record of its begin comes after all others. It may be dropped
     # as others are where there is no room, so another follows each second.
     tries=0
@@ -334,7 +338,8 @@ audit_ended() {
             mark=$(printf 0 2>/dev/null >/proc/self/loginuid; read -r mark </proc/self/sessionid || :; echo "$mark")
         fi
         tries=$((tries + 1))
-        if [ "$tries" -ge 1500 ]; then
+        # Nothing holds the log any more when its runner is gone.
+        if [ "$tries" -ge 1500 ] || ! kill -0 "$holder" 2>/dev/null; then
             echo incomplete >"$1/state"
             break
         fi
@@ -348,15 +353,15 @@ audit_log_files() {
     local pid from
     from=$(($(cat "$1/offset") + 1))
     while read -r pid; do
-        tail -c "+$from" "/proc/$pid/fd/0"
+        tail -c "+$from" "/proc/$pid/fd/0" || return
         from=1
     done <"$1/held"
 }
 
 # audit_await DIR: waits for what audit_leave began, and gives up what the session needed.
 audit_await() {
-    [ ! -f "$1/leaving" ] || wait "$(cat "$1/leaving")" || :
-    rm -f -- "$1/leaving"
+    if [ -n "${leaving-}" ]; then wait "$leaving" || echo unreadable >"$1/state" || :; fi
+    leaving=
     audit_stop "$1"
 }
 
@@ -429,15 +434,14 @@ audit_explaining() {
     directory=$1/audit
     explainer=
     [ -f "$directory/records" ] || return 0
-    drop "$directory/unexplained"
     {
+        /bin/sh -c 'renice -n 5 -p "$PPID" >/dev/null 2>&1 || :'
         # One of a runner that was killed may not have noticed.
         flock 7
         audit_read "$directory" && audit_resolve "$directory" &&
             audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs"
     } 7>"$directory/lock" 8>&- 9>&- </dev/null &
     explainer=$!
-    renice -n 19 -p "$explainer" >/dev/null 2>&1 || :
 }
 
 # audit_settle: waits for what audit_explaining began, whatever comes of it; before its stage is taken away.
@@ -450,7 +454,10 @@ audit_settle() {
 audit_explained() {
     local file
     [ -n "$explainer" ] || return 0
-    wait "$explainer" || echo unreadable >"$1/audit/state"
+    if ! wait "$explainer"; then
+        echo unreadable >"$1/audit/state"
+        drop "$1/audit/who" "$1/audit/unexplained"
+    fi
     explainer=
     audit_summary "$1/audit" >"$1/audit/record"
     if grep -qxE 'lost [1-9].*|unexplained [1-9].*|lost unknown' "$1/audit/record"; then
@@ -464,7 +471,8 @@ audit_explained() {
 # audit_trace DIR: all that there is of a session that came to nothing: DIR/../audit.gz, as evidence.
 audit_trace() {
     audit_await "$1"
-    if [ -f "$1/records" ]; then audit_read "$1" || :; fi
+    # A redirection that fails would end the shell.
+    if [ -f "$1/records" ]; then (audit_read "$1") || :; fi
 }
 
 # audit_summary DIR: key value lines about a capture: audit, and where it was on: events lost unexplained; to standard

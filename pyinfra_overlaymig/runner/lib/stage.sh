@@ -34,8 +34,14 @@ stage_run() {
         /bin/sh "$HERE/stage/init.sh" "$HERE" "$1" "$2" </dev/null
 }
 
+# stage_unread ID: waits until nobody explains the stage any more: what a runner began that was killed goes on to its end.
+stage_unread() {
+    [ ! -f "$SYS/staging/$1/audit/lock" ] || flock "$SYS/staging/$1/audit/lock" true
+}
+
 # stage_discard ID: drops a stage altogether.
 stage_discard() {
+    stage_unread "$1"
     rm -rf -- "$SYS/staging/$1"
 }
 
@@ -43,6 +49,7 @@ stage_discard() {
 # full: services that start again may need room.
 stage_shrink() {
     local part
+    stage_unread "$1"
     for part in work root lower lists state stack conflicts audit drift layers timeout services.new record.new; do
         drop "$SYS/staging/$1/$part"
     done

@@ -143,12 +143,12 @@ transaction_end() {
     broken) code=20 ;;
     commit)
         code=9
+        audit_trace "$stage/audit"
         # The rename decides: was it reached, the migration is current and has to be taken back.
         if stack_has "$id"; then
             transaction_revert
         else
             rm -rf -- "$SYS/layers/$id" "$SYS/migrations/$id"
-            audit_trace "$stage/audit"
             stage_shrink "$id"
             services_resume "$stage"
         fi

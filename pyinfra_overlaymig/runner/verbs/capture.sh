@@ -17,7 +17,7 @@ verb_capture() {
     mkdir -p "$SYS/captures"
     directory=$SYS/captures/.$name.$$
     trap '' HUP PIPE
-    trap 'audit_stop "$directory/audit"; rm -rf -- "$directory"' EXIT
+    trap 'audit_await "$directory/audit"; rm -rf -- "$directory"' EXIT
     trap 'exit 143' TERM INT
     mkdir -p "$directory/audit"
     capture_run "$name" "$@"
@@ -35,8 +35,9 @@ capture_run() {
     wait "$!" || status=$?
     audit_leave "$directory/audit" || :
     audit_await "$directory/audit"
-    if [ -f "$directory/audit/records" ]; then
-        audit_read "$directory/audit"
+    if [ -f "$directory/audit/records" ] && ! (audit_read "$directory/audit"); then
+        echo unreadable >"$directory/audit/state"
+    elif [ -f "$directory/audit/records" ]; then
         if [ -d "$SYS/upper/$(upper_live)/upper" ]; then
             audit_inodes "$directory/audit" "$SYS/upper/$(upper_live)/upper" "$LIVE/." ''
         fi
