@@ -236,8 +236,9 @@ audit_start() {
     fi
 }
 
-# audit_terse a|d: leaves out, or no more, the kinds of records, a third of all, that tell nothing which others do not: a command line
-# once more, the capabilities of a program that has some, and the directory that a path is relative to, whose inode is in the PATHs.
+# audit_terse a|d: leaves out, or no more, the kinds of records, a third of all, that tell nothing which others do not: a
+# command line once more, the capabilities of a program that has some, and the directory that a path is relative to, whose
+# inode is in the PATHs.
 audit_terse() {
     local kind
     for kind in PROCTITLE BPRM_FCAPS CWD; do
@@ -452,7 +453,6 @@ audit_settle() {
 
 # audit_explained STAGE RECORD: adds who did it to the record of a migration, before it is applied. Fails as audit_enough.
 audit_explained() {
-    local file
     [ -n "$explainer" ] || return 0
     if ! wait "$explainer"; then
         echo unreadable >"$1/audit/state"
