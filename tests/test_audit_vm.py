@@ -15,7 +15,8 @@ from pyinfra_overlaymig.lab import vm as kind
 from tests.rig import RUNNER, Rig
 
 THEIRS = "-a always,exit -F arch=b64 -S acct -F uid=65533 -F key=theirs"
-TERSE = [f"-a always,exclude -F msgtype={kind}" for kind in ("PROCTITLE", "BPRM_FCAPS", "CWD")]
+TERSE = [f"-a always,exclude -F msgtype={kind}" for kind in ("PROCTITLE", "BPRM_FCAPS", "CWD", "EOE")]
+UPPERS = f"-a never,filesystem -F fstype={0xEF53} -F key=overlaymig-uppers-{0xEF53}"
 FIGURES = "auditctl -s | grep -E '^(enabled|backlog_limit|pid) '"
 # A stage has the machine's /dev.
 WAIT = "until [ -e /dev/go ]; do sleep 0.2; done"
@@ -41,6 +42,11 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 def record(rig: Rig, id: str) -> dict[str, str]:
     lines = rig.sh(f"cat /data/system/migrations/{id}/record").splitlines()
     return dict(line.split(" ", 1) for line in lines)
+
+
+def paths_of_uppers(rig: Rig, id: str) -> int:
+    """How many PATHs the trace of a migration has that overlays gave for their uppers."""
+    return int(rig.sh(f"zgrep -c 'name=(null) inode=.*nametype=PARENT' /data/system/migrations/{id}/audit.gz || :"))
 
 
 def killed_in_its_script(rig: Rig, id: str) -> None:
@@ -98,10 +104,37 @@ def test_record_that_says_nothing_new_is_left_out_where_nobody_else_has_rules(vm
     assert "type=SYSCALL" in types
     assert "type=PROCTITLE" not in types
     assert "type=CWD" not in types
+    assert paths_of_uppers(vm, "20250102-003_alone") == 0
     killed_in_its_script(vm, "20250102-004_alone")
-    assert set(TERSE) <= set(vm.sh("auditctl -l").splitlines())
+    assert {*TERSE, UPPERS} <= set(vm.sh("auditctl -l").splitlines())
     assert vm.run(RUNNER, "recover").code == 0
     assert vm.sh("auditctl -l") == "No rules\n"
+    vm.sh(f"auditctl {THEIRS}")
+    assert vm.apply("20250102-005_not_alone", "touch /etc/not_alone").code == 0
+    assert paths_of_uppers(vm, "20250102-005_not_alone") > 0
+
+
+def test_what_a_capture_needs_is_left_out_no_more(vm: Rig) -> None:
+    """What overlays say of their uppers is left out for a type of file system: not while others watch files of it."""
+    vm.sh("auditctl -D >/dev/null")
+    listed = vm.sh(
+        f"""
+        exec 3<&0
+        {RUNNER} apply - <&3 >/run/said 2>&1 &
+        until grep -q begun /run/said 2>/dev/null; do sleep 0.1; done
+        auditctl -l | sed /filesystem/!d | wc -l
+        {RUNNER} capture direct -- sh -c 'touch /data/direct; auditctl -l | sed /filesystem/!d | wc -l >/run/listed' >&2
+        cat /run/listed
+        auditctl -l | sed /filesystem/!d | wc -l
+        touch /dev/go; wait; rm /dev/go
+        auditctl -l
+        """,
+        stdin=vm.migration("20250102-008_over", f"echo begun; {WAIT}; touch /etc/over"),
+    )
+    assert listed.splitlines() == ["1", "0", "1", "No rules"]
+    capture = parse(vm.raw(RUNNER, "diff", "--raw", "direct"))
+    assert capture.unexplained == ()
+    assert [one.path for one in capture.changes if one.path.startswith("/data/direct")] == ["/data/direct"]
     vm.sh(f"auditctl {THEIRS}")
 
 

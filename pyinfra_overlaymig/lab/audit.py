@@ -6,7 +6,7 @@ them; the log it reads itself. A keeper uses the auditd that runs, without chang
 LAB/audit/                  bound into every machine at /run/overlaymig-audit
   lock                      flock held by the keeper while it lives
   keeper                    "PID START BOOT" of the keeper
-  ask                       FIFO: `begin SESSION DEVICE…` or `end SESSION DEVICE…`
+  ask                       FIFO: `begin SESSION TYPE DEVICE…` or `end SESSION TYPE DEVICE…`
   sessions/<session>        the rules of this session may be set
   answers/<session>.begin   the kernel's count of lost records, then; answers/<session>.end likewise
   source -> …               the directory of the audit log, bound over `log` in every machine
@@ -35,7 +35,7 @@ from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.locking import Report, locked, write_file
 from pyinfra_overlaymig.lab.run import detach, run, succeeds
 
-_QUESTION = re.compile(r"(begin|end) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
+_QUESTION = re.compile(r"(begin|end) ([0-9]{1,10}) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
 _FUNCTION = '. "$1"; shift; "$@"'
 _PROGRAM = f"from {__name__} import main; main()"
 _LOST = 2.0
@@ -152,14 +152,16 @@ def _answer(lab: Lab, line: str) -> None:
     match = _QUESTION.fullmatch(line)
     if match is None:
         return
-    verb, session, devices = match[1], match[2], match[3].split()
+    verb, session, uppers, devices = match[1], match[2], match[3], match[4].split()
     lost = _figure("lost")
     if verb == "begin":
         for old in (lab.audit / "answers").iterdir():
             # Whoever asked may not have read a newer one yet.
             if old.stem not in _sessions(lab) and time.time() - old.stat().st_mtime > _READ_WITHIN:
                 old.unlink()
-        _begin(lab, session, devices)
+        # Silence is a refusal.
+        if not _begin(lab, session, uppers, devices):
+            return
     else:
         _end(lab, session)
     write_file(lab.audit / "answers" / f"{session}.{verb}", f"{lost}\n")
@@ -169,17 +171,17 @@ def _sessions(lab: Lab) -> set[str]:
     return {path.name for path in (lab.audit / "sessions").glob("*")}
 
 
-def _begin(lab: Lab, session: str, devices: list[str]) -> None:
-    """Set the rules of a session."""
+def _begin(lab: Lab, session: str, uppers: str, devices: list[str]) -> bool:
+    """Set the rules of a session; whether nothing hides what they name."""
     # First: what is killed in between can then be undone.
     (lab.audit / "sessions" / session).touch()
-    _load(lab, _ask_runner("audit_rules", "a", session, *devices))
+    return _load(lab, run(_runner("audit_rules", "a", session, uppers, *devices)))
 
 
-def _ask_runner(function: str, *arguments: str) -> str:
-    """What a function of the runner's own code for audit prints."""
+def _runner(function: str, *arguments: str) -> list[str | Path]:
+    """The command for a function of the runner's own code for audit."""
     functions = resources.files("pyinfra_overlaymig") / "runner/lib/audit.sh"
-    return run(["/bin/sh", "-euc", _FUNCTION, "sh", str(functions), function, *arguments])
+    return ["/bin/sh", "-euc", _FUNCTION, "sh", str(functions), function, *arguments]
 
 
 def _end(lab: Lab, session: str) -> None:
@@ -191,10 +193,12 @@ def _end(lab: Lab, session: str) -> None:
     (lab.audit / "sessions" / session).unlink(missing_ok=True)
 
 
-def _load(lab: Lab, text: str) -> None:
+def _load(lab: Lab, text: str) -> bool:
+    """Set or delete rules; whether nothing hides what others name."""
     write_file(lab.audit / "rules", text, 0o600)
     # It reports rules that it does not know, or finds no more, and goes on: what counts is what is set then.
     succeeds(["auditctl", "-R", lab.audit / "rules"])
+    return succeeds(_runner("audit_narrow"))
 
 
 def _living_sessions() -> set[str]:
@@ -249,7 +253,7 @@ def _start_daemon(shared: Path) -> int:
     # It would hold for the rules of others as well.
     if run(["auditctl", "-l"]).strip() == "No rules":
         (shared / "terse").touch()
-        _ask_runner("audit_terse", "a")
+        run(_runner("audit_terse", "a"))
     return _daemon()
 
 
@@ -260,7 +264,7 @@ def _stop_daemon(shared: Path) -> None:
         while process.recorded(shared / "auditd"):
             time.sleep(0.02)
     if (shared / "terse").exists():
-        _ask_runner("audit_terse", "d")
+        run(_runner("audit_terse", "d"))
     # One that others have started since has its own.
     if (shared / "before").exists() and _daemon() == 0:
         enabled, backlog = (shared / "before").read_text().split()

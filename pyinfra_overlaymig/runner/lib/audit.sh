@@ -7,6 +7,7 @@
 #
 #   DIR/state     `on`, or why this is not watched    DIR/log      the audit log, as it can be opened from here
 #   DIR/session   its session id                      DIR/offset   where the log ended before the session began
+#   DIR/uppers    where all that the session can change are overlays: the type of the file system that has their uppers
 #   DIR/held      processes that hold a file of the log open: one that is rotated away meanwhile can still be read
 #   DIR/lost      the kernel's count of lost records, before and after
 #   DIR/holder    the process that holds the log as long as the session is open
@@ -62,12 +63,13 @@ audit_daemon() {
     [ "$1" = 0 ] || [ -z "$(readlink "/proc/$1/exe")" ] || cat "/proc/$1/comm" 2>/dev/null || :
 }
 
-# audit_rules a|d SESSION DEVICE…: lines for `auditctl -R` that set or delete the rules of a session: calls that change
-# files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor).
+# audit_rules a|d SESSION UPPERS DEVICE…: lines for `auditctl -R` that set or delete the rules of a session: calls that change
+# files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor). UPPERS
+# is for audit_narrow: the type of file system that has the uppers, where all that is watched are overlays; or 0.
 audit_rules() {
-    local verb session arch opened changed described started device scope calls where
-    verb=$1 session=$2
-    shift 2
+    local verb session uppers arch opened changed described started device scope calls where
+    verb=$1 session=$2 uppers=$3
+    shift 3
     # On with the next line, whatever one says: an older auditctl does not know all of the calls.
     printf -- '-c\n'
     for arch in b64 b32; do
@@ -99,7 +101,7 @@ audit_rules() {
             [ "$device" = 1 ] || calls=$opened,$changed,$described
             where="-F devmajor=${device%:*}"
             case $device in *:*) where="$where -F devminor=${device#*:}" ;; esac
-            printf -- '-%s never,exit -F arch=%s -S %s %s %s -k overlaymig\n' "$verb" "$arch" "$calls" "$scope" "$where"
+            printf -- '-%s never,exit -F arch=%s -S %s %s %s -k overlaymig-uppers-%s\n' "$verb" "$arch" "$calls" "$scope" "$where" "$uppers"
         done
         audit_rule content "$opened" ' -F perm=w'
         # O_CREAT makes a file that may then only be read.
@@ -120,12 +122,54 @@ audit_rule() {
 # /proc, /sys and /run; to standard output.
 audit_quiet() { awk 'BEGIN { print 1 } $5 ~ "^/(dev|proc|sys|run)$" && !seen[$3]++ { print $3 }' /proc/self/mountinfo; }
 
+# audit_narrow: leaves out, or no more, the PATHs that an overlay gives once more for its upper, a quarter of all records.
+# That holds for a whole type of file system and for everybody: so only while all sessions are of overlays, and nobody else
+# has rules. Fails where they are left out and must not be.
+audit_narrow() {
+    local tries wanted there
+    # Looked at again after each change: another's may have come in between.
+    for tries in 1 2 3 4 5; do
+        read -r wanted there <<END
+$(auditctl -l | audit_uppers)
+END
+        [ "$wanted" != "$there" ] || return 0
+        if [ "$there" != 0 ]; then
+            auditctl -d never,filesystem -F "fstype=$there" -F "key=overlaymig-uppers-$there" >/dev/null 2>&1 || :
+        elif ! auditctl -a never,filesystem -F "fstype=$wanted" -F "key=overlaymig-uppers-$wanted" >/dev/null 2>&1; then
+            # An older kernel: it goes without.
+            return 0
+        fi
+    done
+    [ "$there" = 0 ]
+}
+
+# audit_uppers: a list of rules, which all who set some share, in; the type of file system that may be left out, and the
+# one that is, to standard output; 0 for none.
+audit_uppers() {
+    awk '
+        /^No rules/ || /^-a [a-z]+,exclude / { next }
+        !/-F key=overlaymig/ { other = 1; next }
+        { kind = match($0, /key=overlaymig-uppers-[0-9]+$/) ? substr($0, RSTART + 22) : "" }
+        # As text: a large number is listed as a negative one, and printed with an exponent.
+        /^-a never,filesystem / { there = kind; next }
+        match($0, /sessionid=[0-9]+/) { session = substr($0, RSTART, RLENGTH); if (!uppers[session]) uppers[session] = kind }
+        END {
+            for (session in uppers) {
+                if (wanted == "") wanted = uppers[session]
+                if (uppers[session] == "" || uppers[session] != wanted) other = 1
+            }
+            print other || wanted == "" ? 0 : wanted, there == "" ? 0 : there
+        }'
+}
+
 # audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
 audit_ask() {
-    local verb tries line
+    local verb tries line uppers
+    uppers=0
+    [ ! -f "$3/uppers" ] || read -r uppers <"$3/uppers"
     if [ -p "$AUDIT_SHARED/ask" ]; then
         # shellcheck disable=SC2046 # one word for each device
-        printf '%s %s %s\n' "$1" "$2" "$(audit_quiet | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
+        printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$(audit_quiet | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
         tries=0
         until [ -f "$AUDIT_SHARED/answers/$2.$1" ]; do
             tries=$((tries + 1))
@@ -138,9 +182,10 @@ audit_ask() {
         case $1 in begin) verb=a ;; *) verb=d ;; esac
         audit_value lost >>"$3/lost"
         # shellcheck disable=SC2046 # one word for each value
-        audit_rules "$verb" "$2" $(audit_quiet) >"$3/rules"
+        audit_rules "$verb" "$2" "$uppers" $(audit_quiet) >"$3/rules"
         chmod 600 "$3/rules"
         auditctl -R "$3/rules" >/dev/null 2>&1
+        audit_narrow || return
         # Each of the kinds that all depends on, or one that an older auditctl does not know has been left out.
         [ "$verb" = d ] || for verb in content metadata process; do
             # Not -q, which would leave auditctl with a broken pipe to complain of.
@@ -236,12 +281,12 @@ audit_start() {
     fi
 }
 
-# audit_terse a|d: leaves out, or no more, the kinds of records, a third of all, that tell nothing which others do not: a
-# command line once more, the capabilities of a program that has some, and the directory that a path is relative to, whose
-# inode is in the PATHs.
+# audit_terse a|d: leaves out, or no more, the kinds of records, half of all, that tell nothing which others do not: a
+# command line once more, the capabilities of a program that has some, the directory that a path is relative to, whose
+# inode is in the PATHs, and that an event is complete, which the number of its PATHs tells.
 audit_terse() {
     local kind
-    for kind in PROCTITLE BPRM_FCAPS CWD; do
+    for kind in PROCTITLE BPRM_FCAPS CWD EOE; do
         auditctl "-$1" always,exclude -F "msgtype=$kind" >/dev/null 2>&1 || :
     done
 }
@@ -392,11 +437,13 @@ audit_sweep() {
     audit_end
     [ ! -p "$AUDIT_SHARED/ask" ] && command -v auditctl >/dev/null || return 0
     grep -soE '[0-9]+' /proc/[0-9]*/sessionid | sed 's/.*:/-F sessionid=/; s/$/ /' | sort -u >"$RUN/sessions"
-    auditctl -l 2>/dev/null | grep -E -- '-F key=overlaymig(-[a-z]+)?$' | grep -vF -f "$RUN/sessions" >"$RUN/rules" || return 0
+    # Also what audit_narrow has set, until no session is left that wants it.
+    auditctl -l 2>/dev/null | grep -E -- '-F key=overlaymig(-[a-z0-9-]+)?$' | grep -vF -f "$RUN/sessions" >"$RUN/rules" || return 0
     # As they are listed they can be deleted.
     { printf -- '-c\n'; sed 's/^-a /-d /' "$RUN/rules"; } >"$RUN/rules.sweep"
     chmod 600 "$RUN/rules.sweep"
     auditctl -R "$RUN/rules.sweep" >/dev/null 2>&1 || :
+    audit_narrow || :
     rm -f -- "$RUN/rules" "$RUN/rules.sweep"
 }
 

@@ -28,6 +28,8 @@ stage_clear() {
 # stage_run ID SECONDS: becomes the stage, so only ever to be called with `&`: runs the install script; its exit status is the result, 124 when it ran out of time.
 # `setpriv` and `--kill-child`: a chain of parent-death signals, so that a killed runner leaves no script behind.
 stage_run() {
+    # All that it can change are overlays over these.
+    printf '%d\n' "0x$(stat -f -c %t -- "$SYS/staging/$1/upper")" >"$SYS/staging/$1/audit/uppers"
     audit_enter "$SYS/staging/$1/audit" || :
     exec setpriv --pdeathsig KILL \
         unshare --mount --pid --fork --kill-child --propagation private -- \
