@@ -60,7 +60,6 @@ commit() {
 finish() {
     local stage
     stage=$SYS/staging/$1
-    audit_explaining "$stage"
     echo "$1" >"$stage/layers"
     # They are started anew anyway: not to have state change under them.
     services_pause_own "$1"
@@ -69,6 +68,8 @@ finish() {
     drift_dropped "$stage" drop
     say "switching to generation $(generation_current)"
     switch_live
+    # Not before: services stand still meanwhile.
+    audit_explaining "$stage"
     services_follow "$stage" "$stage/layers"
     verify "$1"
     confirm_await "$stage"

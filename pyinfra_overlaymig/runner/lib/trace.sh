@@ -31,9 +31,10 @@ audit_read() {
             return text
         }
         function plain(word) { return substr(word, index(word, "=") + 1) }
+        function trimmed(path) { if (substr(path, length(path)) == "/") sub(/\/+$/, "", path); return path }
         # The process that pid is now. A pid may have been given out again: then it has another parent.
         function process(pid, ppid, program) {
-            if ((pid in now) && same(names[now[pid]], program)) {
+            if ((pid in now) && (names[now[pid]] == program || same(names[now[pid]], program))) {
                 if (ppid == parent_pid[now[pid]] || ppid == reaper || !(ppid in now)) return now[pid]
             }
             return begin(pid, ppid, ppid in now ? now[ppid] : 0, program, "")
@@ -56,12 +57,12 @@ audit_read() {
             return now[pid] = count
         }
         function base(path) {
-            sub(/\/+$/, "", path)
+            path = trimmed(path)
             return substr(path, match(path, /[^\/]*$/))
         }
         function flush_event(s,    n, i, j, item, up, ups, parents, text, above) {
-            n = split(items_of[s], item, "\n")
-            ups = split(parents_of[s], parents, "\n")
+            n = s in items_of ? split(items_of[s], item, "\n") : 0
+            ups = s in parents_of ? split(parents_of[s], parents, "\n") : 0
             # Only a link names one thing that is there and one that it makes; it changes nothing in the first.
             link = n > 1 && items_of[s] ~ /(^|\n)N/ && items_of[s] ~ /(^|\n)C/
             for (i = 1; i <= n; i++) {
@@ -84,14 +85,12 @@ audit_read() {
                     # Overlayfs repeats a change in its upper directory, and the kernel may note that one for the name.
                     part[2] = mother[3]
                 }
-                relative = text !~ /^\// ? "r" : ""
+                relative = substr(text, 1, 1) == "/" ? "" : "r"
                 # Without a CWD (audit_terse) the inode of the directory has to do.
-                if (relative) text = text == "" || by_handle[s] || !(s in where) ? "" : where[s] (where[s] == "/" ? "" : "/") text
-                print s "\t" class[s] "\t" by[s] "\t" (link ? "L" : part[1]) "\t" part[2] "\t" part[3] "\t" above "\t" base(part[5]) "\t" text "\t" part[4] "\t" relative >events
+                if (relative) text = text == "" || (s in by_handle) || !(s in where) ? "" : where[s] (where[s] == "/" ? "" : "/") text
+                print s "\t" by[s] "\t" (link ? "L" : part[1]) "\t" part[2] "\t" part[3] "\t" above "\t" base(part[5]) "\t" text "\t" part[4] "\t" relative >events
             }
-            delete items_of[s]; delete parents_of[s]; delete left[s]; delete where[s]; delete by[s]; delete class[s]; delete by_handle[s]
         }
-        function who(s) { if (!(s in by)) by[s] = process(pids[s], ppids[s], programs[s]) }
         $1 ~ /^node=/ { sub(/^node=[^ ]* /, "") }
         # As text: mawk writes large numbers with an exponent.
         { s = substr($2, index($2, ":") + 1); s = substr(s, 1, length(s) - 2) }
@@ -101,12 +100,17 @@ audit_read() {
             print | trace
             ours[s]
             seen++
-            ppids[s] = plain($(i + 1)); pids[s] = plain($(i + 2)); programs[s] = value($(i + 15))
-            class[s] = index($0, "key=\"overlaymig-metadata\"") ? "m" : "w"
-            left[s] = plain($i) + 0
+            ppid = plain($(i + 1)); pid = plain($(i + 2)); program = value($(i + 15))
+            items = plain($i) + 0
+            kind = substr($0, index($0, "key=\"overlaymig-") + 16, 1)
+            # It goes on with an EXECVE. A program that is started was only read: its PATHs tell nothing.
+            if (kind == "p" && items) { calling[s] = ppid " " pid " " program; next }
+            doer = process(pid, ppid, program)
+            if (!items) next
+            left[s] = items
+            by[s] = (kind == "m" ? "m" : "w") "\t" doer
             # A first argument this small is an open directory, not AT_FDCWD and no pointer.
-            by_handle[s] = length(plain($(i - 4))) <= 3
-            if (!left[s]) { process(pids[s], ppids[s], programs[s]); delete left[s] }
+            if (length(plain($(i - 4))) <= 3) by_handle[s]
             next
         }
         $1 == "type=LOGIN" && ($0 ~ (" ses=" session " ") || $0 ~ ("old-ses=" session " ")) { print | trace; next }
@@ -114,38 +118,35 @@ audit_read() {
         { print | trace }
         $1 == "type=EXECVE" {
             # A long list of arguments is more than one record.
-            if (s in executed) next
+            if (!(s in calling)) next
+            split(calling[s], call, " ")
+            ppid = call[1]; pid = call[2]
             words = ""
             for (i = 4; i <= NF && length(words) < 400; i++) if ($i ~ /^a[0-9]+(\[[0-9]+\])?=/) words = words (words == "" ? "" : " ") value($i)
-            if (words ~ /\/stage\/init\.sh /) reaper = pids[s]
+            if (words ~ /\/stage\/init\.sh /) reaper = pid
             # What it was before is not its parent: a shell that has forked to run it.
-            above = pids[s] in now && (parent_pid[now[pids[s]]] == ppids[s] || ppids[s] == reaper) ? now[pids[s]] : \
-                ppids[s] in now ? now[ppids[s]] : 0
-            by[s] = begin(pids[s], ppids[s], above, programs[s], words)
-            executed[s]
+            above = pid in now && (parent_pid[now[pid]] == ppid || ppid == reaper) ? now[pid] : ppid in now ? now[ppid] : 0
+            begin(pid, ppid, above, substr(calling[s], length(ppid " " pid " ") + 1), words)
+            delete calling[s]
             next
         }
         $1 == "type=CWD" { where[s] = value($3); next }
         $1 == "type=PATH" && (s in left) {
-            left[s]--
-            # A program that is started was only read.
-            if (!(s in executed)) {
-                if (!(s in by)) who(s)
-                device = substr($6, 5)
-                # Those of an upper directory have no name.
-                if ($4 != "name=(null)" || (device in watched)) {
-                    kind = plain($11 ~ /^nametype=/ ? $11 : $12)
-                    text = value($4)
-                    if (kind == "PARENT") {
-                        if ((device in watched) && text != "") {
-                            sub(/\/+$/, "", text)
-                            parents_of[s] = parents_of[s] (parents_of[s] == "" ? "" : "\n") plain($5) "\t" text "\t" device
-                        }
-                    } else if (kind == "NORMAL" ? device in watched : (kind == "CREATE" || kind == "DELETE") && text != "")
-                        items_of[s] = items_of[s] (items_of[s] == "" ? "" : "\n") substr(kind, 1, 1) "\t" device "\t" plain($5) "\t" ($7 ~ /=04[0-7][0-7][0-7][0-7]$/ ? "d" : "") "\t" text
-                }
+            device = substr($6, 5)
+            # Those of an upper directory have no name.
+            if ($4 != "name=(null)" || (device in watched)) {
+                kind = plain($11 ~ /^nametype=/ ? $11 : $12)
+                text = value($4)
+                if (kind == "PARENT") {
+                    if ((device in watched) && text != "")
+                        parents_of[s] = parents_of[s] (parents_of[s] == "" ? "" : "\n") plain($5) "\t" trimmed(text) "\t" device
+                } else if (kind == "NORMAL" ? device in watched : (kind == "CREATE" || kind == "DELETE") && text != "")
+                    items_of[s] = items_of[s] (items_of[s] == "" ? "" : "\n") substr(kind, 1, 1) "\t" device "\t" plain($5) "\t" ($7 ~ /=04[0-7][0-7][0-7][0-7]$/ ? "d" : "") "\t" text
             }
-            if (!left[s]) flush_event(s)
+            if (--left[s]) next
+            flush_event(s)
+            # Arrays that grow with the trace take more time than all the rest.
+            delete items_of[s]; delete parents_of[s]; delete left[s]; delete where[s]; delete by[s]; delete by_handle[s]
             next
         }
         END {
