@@ -91,6 +91,11 @@ audit_read() {
                 print s "\t" by[s] "\t" (link ? "L" : part[1]) "\t" part[2] "\t" part[3] "\t" above "\t" base(part[5]) "\t" text "\t" part[4] "\t" relative >events
             }
         }
+        function call_of(s,    word) {
+            split(calling[s], word, " ")
+            ppid = word[1]; pid = word[2]
+            program = substr(calling[s], length(ppid " " pid " ") + 1)
+        }
         $1 ~ /^node=/ { sub(/^node=[^ ]* /, "") }
         # As text: mawk writes large numbers with an exponent.
         { s = substr($2, index($2, ":") + 1); s = substr(s, 1, length(s) - 2) }
@@ -103,12 +108,13 @@ audit_read() {
             ppid = plain($(i + 1)); pid = plain($(i + 2)); program = value($(i + 15))
             items = plain($i) + 0
             kind = substr($0, index($0, "key=\"overlaymig-") + 16, 1)
-            # It goes on with an EXECVE. A program that is started was only read: its PATHs tell nothing.
-            if (kind == "p" && items) { calling[s] = ppid " " pid " " program; next }
-            doer = process(pid, ppid, program)
-            if (!items) next
+            # An EXECVE follows; or it may, where a rule of others came first.
+            if (items && kind != "c" && kind != "m") calling[s] = ppid " " pid " " program
+            else doer = process(pid, ppid, program)
+            # A program that is started was only read: its PATHs tell nothing.
+            if (!items || kind == "p") next
             left[s] = items
-            by[s] = (kind == "m" ? "m" : "w") "\t" doer
+            if (!(s in calling)) by[s] = (kind == "m" ? "m" : "w") "\t" doer
             # A first argument this small is an open directory, not AT_FDCWD and no pointer.
             if (length(plain($(i - 4))) <= 3) by_handle[s]
             next
@@ -119,19 +125,19 @@ audit_read() {
         $1 == "type=EXECVE" {
             # A long list of arguments is more than one record.
             if (!(s in calling)) next
-            split(calling[s], call, " ")
-            ppid = call[1]; pid = call[2]
+            call_of(s)
             words = ""
             for (i = 4; i <= NF && length(words) < 400; i++) if ($i ~ /^a[0-9]+(\[[0-9]+\])?=/) words = words (words == "" ? "" : " ") value($i)
             if (words ~ /\/stage\/init\.sh /) reaper = pid
             # What it was before is not its parent: a shell that has forked to run it.
             above = pid in now && (parent_pid[now[pid]] == ppid || ppid == reaper) ? now[pid] : ppid in now ? now[ppid] : 0
-            begin(pid, ppid, above, substr(calling[s], length(ppid " " pid " ") + 1), words)
-            delete calling[s]
+            begin(pid, ppid, above, program, words)
+            delete calling[s]; delete left[s]; delete by_handle[s]
             next
         }
         $1 == "type=CWD" { where[s] = value($3); next }
         $1 == "type=PATH" && (s in left) {
+            if (s in calling) { call_of(s); by[s] = "w\t" process(pid, ppid, program); delete calling[s] }
             device = substr($6, 5)
             # Those of an upper directory have no name.
             if ($4 != "name=(null)" || (device in watched)) {
