@@ -165,8 +165,8 @@ audit_uppers() {
 # audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
 audit_ask() {
     local verb tries line uppers
-    uppers=0
-    [ ! -f "$3/uppers" ] || read -r uppers <"$3/uppers"
+    line "$3/uppers"
+    uppers=${line:-0}
     if [ -p "$AUDIT_SHARED/ask" ]; then
         # shellcheck disable=SC2046 # one word for each device
         printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$(audit_quiet | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"

@@ -135,7 +135,7 @@ audit_read() {
             delete calling[s]; delete left[s]; delete by_handle[s]
             next
         }
-        $1 == "type=CWD" { where[s] = value($3); next }
+        $1 == "type=CWD" && (s in left) { where[s] = value($3); next }
         $1 == "type=PATH" && (s in left) {
             if (s in calling) { call_of(s); by[s] = "w\t" process(pid, ppid, program); delete calling[s] }
             device = substr($6, 5)
