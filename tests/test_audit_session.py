@@ -258,6 +258,35 @@ def test_command_under_capture(rig: Rig) -> None:
     assert rules(rig) == []
 
 
+def test_what_a_stage_leaves_out_is_told_by_its_upper(rig: Rig) -> None:
+    """Times alone, and what is made without any rights, as far as it is not renamed; a capture leaves out neither."""
+    script = """perl -MFcntl -e '
+        utime 1, 1, "/etc/debian_version";
+        for $name ("left", "taken") { sysopen F, "/srv/$name", O_WRONLY|O_CREAT|O_EXCL, 0; chmod 0644, *F; close F }
+        rename "/srv/taken", "/srv/renamed"'
+        touch -d @1 /etc/host.conf; touch -h -d @1 /etc/os-release"""
+    assert rig.apply("20250709-002_left_out", script).code == 0
+    capture = parse(rig.raw(RUNNER, "diff", "--raw", "20250709-002_left_out"))
+    assert {(one.path, one.reason) for one in capture.unexplained} == {
+        ("/etc/debian_version", "times"),
+        ("/srv/left", "unknown"),
+    }
+    found = {one.path: next(capture.chain(one.by)).program for one in capture.changes if one.by}
+    assert found == {
+        "/srv/renamed": "/usr/bin/perl",
+        "/etc/host.conf": "/usr/bin/touch",
+        "/etc/os-release": "/usr/bin/touch",
+    }
+    again = script.replace("/srv/", "/opt/").replace("1, 1,", "2, 2,")
+    assert rig.run(RUNNER, "capture", "nothing_left_out", "--", "sh", "-euc", again).code == 0
+    capture = parse(rig.raw(RUNNER, "diff", "--raw", "nothing_left_out"))
+    assert capture.unexplained == ()
+    found = {one.path: next(capture.chain(one.by)).program for one in capture.changes}
+    assert {path: found[path] for path in ("/etc/debian_version", "/opt/left", "/opt/renamed")} == {
+        "/etc/debian_version": "/usr/bin/perl", "/opt/left": "/usr/bin/perl", "/opt/renamed": "/usr/bin/perl",
+    }  # fmt: skip
+
+
 def test_paths_that_are_reached_through_an_open_directory(rig: Rig) -> None:
     """On another volume than the root's upper, where no listing names what changed: found by number, not guessed."""
     rig.sh(

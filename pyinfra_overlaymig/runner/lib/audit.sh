@@ -67,7 +67,7 @@ audit_daemon() {
 # files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor). UPPERS
 # is for audit_narrow: the type of file system that has the uppers, where all that is watched are overlays; or 0.
 audit_rules() {
-    local verb session uppers arch opened changed described started device scope calls where
+    local verb session uppers arch opened changed described timed timing started device scope calls where
     verb=$1 session=$2 uppers=$3
     shift 3
     # On with the next line, whatever one says: an older auditctl does not know all of the calls.
@@ -77,7 +77,8 @@ audit_rules() {
         changed=truncate,mkdirat,renameat,renameat2,linkat,unlinkat,symlinkat,mknodat
         # Not fchmod and fchown: whoever has a file open to write to it is known by that, and package managers call them for
         # each file.
-        described=fchmodat,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
+        described=fchmodat,fchownat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
+        timed=utimensat
         started=execve,execveat,clone,clone3
         case $arch:$(uname -m) in
         b64:x86_64 | b32:*)
@@ -90,7 +91,7 @@ audit_rules() {
         # fchmodat2, and the 32-bit calls with wide ids and times: auditctl may not know their names.
         case $arch:$(uname -m) in
         b64:*) described=$described,452 ;;
-        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,412,452 ;;
+        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,452 timed=$timed,412 ;;
         esac
         # First of what is compared: for all other processes of the machine the rest costs nothing.
         scope="-F sessionid=$session"
@@ -98,16 +99,24 @@ audit_rules() {
             # A device node that is made or described has the number of its device as well: only those that are opened are
             # memory's.
             calls=$opened
-            [ "$device" = 1 ] || calls=$opened,$changed,$described
+            [ "$device" = 1 ] || calls=$opened,$changed,$described,$timed
             where="-F devmajor=${device%:*}"
             case $device in *:*) where="$where -F devminor=${device#*:}" ;; esac
             printf -- '-%s never,exit -F arch=%s -S %s %s %s -k overlaymig-uppers-%s\n' "$verb" "$arch" "$calls" "$scope" "$where" "$uppers"
         done
+        timing=
+        if [ "$uppers" != 0 ] && [ "$arch" = b64 ]; then
+            # Two calls in three of dpkg's: it makes each file under another name, without any rights, and sets its times;
+            # the renaming tells who. Where nothing but a file's times changed, the upper tells it.
+            printf -- '-%s never,exit -F arch=b64 -S openat %s -F a2&=0xc0 -F a3=0 -k overlaymig-uppers-%s\n' "$verb" "$scope" "$uppers"
+            timing=' -F a3!=0'
+        fi
         audit_rule content "$opened" ' -F perm=w'
         # O_CREAT makes a file that may then only be read.
         audit_rule content openat ' -F a2&0x40'
         case $opened in open,*) audit_rule content open ' -F a1&0x40' ;; esac
         audit_rule content "$changed"
+        if [ -n "$timing" ]; then audit_rule metadata "$timed" "$timing"; else described=$described,$timed; fi
         audit_rule metadata "$described"
         audit_rule process "$started"
     done
@@ -118,9 +127,13 @@ audit_rule() {
     printf -- '-%s always,exit -F arch=%s -S %s %s -F success=1%s -k overlaymig-%s\n' "$verb" "$arch" "$2" "$scope" "${3-}" "$1"
 }
 
-# audit_quiet: the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted at /dev,
-# /proc, /sys and /run; to standard output.
-audit_quiet() { awk 'BEGIN { print 1 } $5 ~ "^/(dev|proc|sys|run)$" && !seen[$3]++ { print $3 }' /proc/self/mountinfo; }
+# audit_quiet UPPERS: the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted at
+# /dev, /proc, /sys and /run; to standard output. A stage (UPPERS is not 0) shares but /dev with the machine.
+audit_quiet() {
+    awk -v shared="$([ "$1" = 0 ] && echo 'dev|proc|sys|run' || echo dev)" '
+        BEGIN { print 1 }
+        $5 ~ "^/(" shared ")$" && !seen[$3]++ { print $3 }' /proc/self/mountinfo
+}
 
 # audit_narrow: leaves out, or no more, the PATHs that an overlay gives once more for its upper, a quarter of all records.
 # That holds for a whole type of file system and for everybody: so only while all sessions are of overlays, and nobody else
@@ -169,7 +182,7 @@ audit_ask() {
     uppers=${line:-0}
     if [ -p "$AUDIT_SHARED/ask" ]; then
         # shellcheck disable=SC2046 # one word for each device
-        printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$(audit_quiet | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
+        printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$(audit_quiet "$uppers" | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
         tries=0
         until [ -f "$AUDIT_SHARED/answers/$2.$1" ]; do
             tries=$((tries + 1))
@@ -182,7 +195,7 @@ audit_ask() {
         case $1 in begin) verb=a ;; *) verb=d ;; esac
         audit_value lost >>"$3/lost"
         # shellcheck disable=SC2046 # one word for each value
-        audit_rules "$verb" "$2" "$uppers" $(audit_quiet) >"$3/rules"
+        audit_rules "$verb" "$2" "$uppers" $(audit_quiet "$uppers") >"$3/rules"
         chmod 600 "$3/rules"
         auditctl -R "$3/rules" >/dev/null 2>&1
         audit_narrow || return
@@ -487,7 +500,7 @@ audit_explaining() {
         # One of a runner that was killed may not have noticed.
         flock 7
         audit_read "$directory" && audit_resolve "$directory" &&
-            audit_explain "$directory" "$1/changes.list" "$1/lists/unchanged" "$1/lists/unchanged.dirs"
+            audit_explain "$directory" "$1/changes.list" "$1/lists/times" "$1/lists/unchanged" "$1/lists/unchanged.dirs"
     } 7>"$directory/lock" 8>&- 9>&- </dev/null &
     explainer=$!
 }

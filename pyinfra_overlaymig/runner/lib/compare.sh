@@ -54,7 +54,7 @@ tree_paths() {
 }
 
 # compare UPPER LOWER DIR: for the NUL-separated ./paths in DIR/paths, writes DIR/changes (as FORMAT.md describes
-# changes.list), DIR/unchanged (files) and DIR/unchanged.dirs.
+# changes.list), DIR/times (those of them where nothing else changed), DIR/unchanged (files) and DIR/unchanged.dirs.
 compare() {
     cd "$1" || return
     tree_entries <"$3/paths" >"$3/upper"
@@ -71,6 +71,7 @@ compare() {
         is[1] == "f" && type[$1] == "f" && size[$1] == is[5]' part=1 "$3/lower" part=2 "$3/upper" |
         tree_paths | tree_hashes >"$3/lower.hashes"
     : >"$3/changes"
+    : >"$3/times"
     : >"$3/unchanged"
     : >"$3/unchanged.dirs"
     compare_lists "$3"
@@ -79,7 +80,7 @@ compare() {
 # compare_lists DIR: the decision, from the lists that compare made. Parents sort before what they hold; `fresh` is a
 # directory that shows nothing of the stack below it.
 compare_lists() {
-    awk -F '\t' -v list="$1/changes" -v unchanged="$1/unchanged" -v carriers="$1/unchanged.dirs" '
+    awk -F '\t' -v list="$1/changes" -v times="$1/times" -v unchanged="$1/unchanged" -v carriers="$1/unchanged.dirs" '
         part == 1 { whiteout[$1]; next }
         part == 2 { attributes[$1] = $2; next }
         part == 3 { hash[$1] = $2; next }
@@ -113,7 +114,8 @@ compare_lists() {
         is[1] == "d" { if (same_owner) print $1 >carriers; else record("M"); next }
         is[1] == "l" && $2 != old_link[$1] { record("C"); next }
         is[1] == "f" && (is[5] != was[5] || hash[$1] != old_hash[$1]) { record("C"); next }
-        !same_owner || is[6] != was[6] { record("M"); next }
+        !same_owner { record("M"); next }
+        is[6] != was[6] { print $1 >times; record("M"); next }
         { print $1 >unchanged }
     ' part=1 "$1/whiteouts" part=2 "$1/upper.attributes" part=3 "$1/upper.hashes" \
         part=4 "$1/lower.attributes" part=5 "$1/lower.hashes" part=6 "$1/lower" part=7 "$1/upper"

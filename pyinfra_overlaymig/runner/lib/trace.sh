@@ -274,12 +274,12 @@ audit_resolve() {
     ' part=1 "$1/inodes" part=2 "$1/events" >"$1/resolved"
 }
 
-# audit_explain DIR CHANGES UNCHANGED… : joins what was changed with the processes that did it; DIR/who out, as FORMAT.md
+# audit_explain DIR CHANGES TIMES UNCHANGED… : joins what was changed with the processes that did it; DIR/who out, as FORMAT.md
 # describes who.list, and the number of what is unexplained in DIR/unexplained.
 audit_explain() {
-    local directory changes
-    directory=$1 changes=$2
-    shift 2
+    local directory changes times
+    directory=$1 changes=$2 times=$3
+    shift 3
     : >"$directory/who.lines"
     : >"$directory/who.others"
     : >"$directory/who.processes"
@@ -301,7 +301,8 @@ audit_explain() {
         part == 3 { inode[$3] = $1 " " $2; next }
         part == 4 { up[$1] = $2; program[$1] = $0; next }
         part == 5 { same[$1]; next }
-        part == 6 {
+        part == 6 { only_times[$1]; next }
+        part == 7 {
             by[$1] = $3; path = $6; key = $5
             if ($2 == "m") { metadata[path] = $1; metadata_of[key] = $1; next }
             if ($4 ~ /[CN]/) content_of[key] = $1
@@ -318,7 +319,7 @@ audit_explain() {
             else last = newest(content[path], content_of[key])
             if (op == "M" || !last) last = newest(last, newest(metadata[path], metadata_of[key]))
             if (!last) {
-                print "unexplained change " (word[10] == "==" ? "hard-link" : op == "M" ? "by-handle" : "unknown") " " path >lines
+                print "unexplained change " (word[10] == "==" ? "hard-link" : path in only_times ? "times" : op == "M" ? "by-handle" : "unknown") " " path >lines
                 unexplained++
                 next
             }
@@ -350,7 +351,7 @@ audit_explain() {
         }
     ' lines="$directory/who.lines" others="$directory/who.others" processes="$directory/who.processes" counted="$directory/unexplained" \
         part=1 "$directory/packages" part=2 "$directory/places" part=3 "$directory/inodes" part=4 "$directory/processes" \
-        part=5 "$@" part=6 "$directory/resolved" FS=' ' part=7 "$changes"
+        part=5 "$@" part=6 "$times" part=7 "$directory/resolved" FS=' ' part=8 "$changes"
     {
         sort -T "$directory" -k 2n "$directory/who.processes"
         cat "$directory/who.lines"

@@ -45,7 +45,7 @@ capture_run() {
         audit_resolve "$directory/audit"
         audit_changes "$directory/audit" "$LIVE/." >"$directory/changes.list"
         audit_packages "$directory/audit" "$LIVE"
-        audit_explain "$directory/audit" "$directory/changes.list" /dev/null
+        audit_explain "$directory/audit" "$directory/changes.list" /dev/null /dev/null
     fi
     touch "$directory/changes.list"
     {
