@@ -84,6 +84,16 @@ def test_rules_are_there_for_the_session_alone(rig: Rig, theirs: str) -> None:
     assert rules(rig) == [theirs]
 
 
+def test_noise_is_left_out_by_the_kernel(rig: Rig) -> None:
+    """What is written to /proc and /run of the stage is in no record."""
+    script = "echo noise >/proc/self/comm; echo x >/run/noise; mv /run/noise /run/noises"
+    assert rig.apply("20250701-002_noise", f"echo 1 >/etc/before; {script}; echo 1 >/etc/after").code == 0
+    trace = rig.sh("zcat /data/system/migrations/20250701-002_noise/audit.gz")
+    assert all(f'name="/etc/{name}"' in trace for name in ("before", "after"))
+    assert 'name="/run/noise' not in trace
+    assert "/proc/self/comm" not in trace
+
+
 def test_killed_runner_leaves_no_rule(rig: Rig, theirs: str) -> None:
     """SIGKILL in the middle of the script: the rules go by themselves, though others ask; the next capture is whole."""
     bundle = rig.migration("20250702-001_killed", "echo begun; sleep 6666")

@@ -7,6 +7,7 @@
 #
 #   DIR/state     `on`, or why this is not watched    DIR/log      the audit log, as it can be opened from here
 #   DIR/session   its session id                      DIR/offset   where the log ended before the session began
+#   DIR/quiet     devices that are not watched         DIR/watched  its rules are set, or cannot be
 #   DIR/uppers    where all that the session can change are overlays: the type of the file system that has their uppers
 #   DIR/held      processes that hold a file of the log open: one that is rotated away meanwhile can still be read
 #   DIR/lost      the kernel's count of lost records, before and after
@@ -127,12 +128,14 @@ audit_rule() {
     printf -- '-%s always,exit -F arch=%s -S %s %s -F success=1%s -k overlaymig-%s\n' "$verb" "$arch" "$2" "$scope" "${3-}" "$1"
 }
 
-# audit_quiet UPPERS: the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted at
-# /dev, /proc, /sys and /run; to standard output. A stage (UPPERS is not 0) shares but /dev with the machine.
+# audit_quiet DIR ROOT: notes the devices whose files are nobody's system: those of memory, as /dev/null, and what is mounted
+# at /dev, /proc and /run of ROOT (its path, empty for the machine's own).
 audit_quiet() {
-    awk -v shared="$([ "$1" = 0 ] && echo 'dev|proc|sys|run' || echo dev)" '
+    awk -v root="$2" '
         BEGIN { print 1 }
-        $5 ~ "^/(" shared ")$" && !seen[$3]++ { print $3 }' /proc/self/mountinfo
+        index($5, root) == 1 && substr($5, length(root) + 1) ~ "^/(dev|proc|run)$" && !seen[$3]++ { print $3 }
+    ' /proc/self/mountinfo >"$1/quiet.new"
+    mv -f -- "$1/quiet.new" "$1/quiet"
 }
 
 # audit_narrow: leaves out, or no more, the PATHs that an overlay gives once more for its upper, a quarter of all records.
@@ -177,12 +180,12 @@ audit_uppers() {
 
 # audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
 audit_ask() {
-    local verb tries line uppers
+    local verb tries line uppers devices
     line "$3/uppers"
     uppers=${line:-0}
+    devices=$(tr '\n' ' ' <"$3/quiet")
     if [ -p "$AUDIT_SHARED/ask" ]; then
-        # shellcheck disable=SC2046 # one word for each device
-        printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$(audit_quiet "$uppers" | paste -s -d ' ')" 1<>"$AUDIT_SHARED/ask"
+        printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$devices" 1<>"$AUDIT_SHARED/ask"
         tries=0
         until [ -f "$AUDIT_SHARED/answers/$2.$1" ]; do
             tries=$((tries + 1))
@@ -194,8 +197,8 @@ audit_ask() {
     else
         case $1 in begin) verb=a ;; *) verb=d ;; esac
         audit_value lost >>"$3/lost"
-        # shellcheck disable=SC2046 # one word for each value
-        audit_rules "$verb" "$2" "$uppers" $(audit_quiet "$uppers") >"$3/rules"
+        # shellcheck disable=SC2086 # one word for each device
+        audit_rules "$verb" "$2" "$uppers" $devices >"$3/rules"
         chmod 600 "$3/rules"
         auditctl -R "$3/rules" >/dev/null 2>&1
         audit_narrow || return
@@ -346,7 +349,7 @@ audit_daemon_log() {
     done
 }
 
-# audit_enter DIR: puts this process, and all that it will start, into a fresh session that is watched.
+# audit_enter DIR: puts this process, and all that it will start, into a fresh session, which audit_watch has watched.
 audit_enter() {
     local loginuid session
     audit_on "$1" || return 0
@@ -359,7 +362,16 @@ audit_enter() {
     fi
     read -r session </proc/self/sessionid || :
     echo "$session" >"$1/session"
-    audit_ask begin "$session" "$1" || echo no-rules >"$1/state"
+}
+
+# audit_watch DIR: sets the rules of the session in DIR, if there is one, once DIR/quiet says what they are to leave out.
+audit_watch() {
+    local line
+    if [ -f "$1/session" ]; then
+        line "$1/session"
+        audit_ask begin "$line" "$1" || echo no-rules >"$1/state"
+    fi
+    : >"$1/watched"
 }
 
 # audit_leave DIR: after a session: in the background, has its rules deleted and takes its records out of the log, which

@@ -38,6 +38,8 @@ transaction_run() {
     stage_run "$id" "${limit:-1800}" &
     # In the background, so that a TERM is acted on while the script runs.
     stage_pid=$!
+    until [ -e "$stage/audit/quiet" ] || ! kill -0 "$stage_pid" 2>/dev/null; do sleep 0.01; done
+    audit_watch "$stage/audit"
     wait "$stage_pid" || status=$?
     audit_leave "$stage/audit" || :
     if [ -f "$stage/timeout" ]; then

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Process 1 of a stage: mounts the stage's root, runs the install script in it, and takes everything down by ending.
-# usage: init.sh RUNNER-DIRECTORY ID SECONDS        (in the base view, in mount and pid namespaces of its own)
+# usage: init.sh RUNNER-DIRECTORY ID SECONDS [watched]       (in the base view, in mount and pid namespaces of its own)
 set -eu
 
 # It ends every process it can see: never outside a pid namespace of its own.
@@ -32,6 +32,14 @@ mount_essentials() {
             mount --bind "$root/run/migration/$name" "$root/etc/$name"
         fi
     done
+}
+
+# go_on_watched: from here on the session is watched. The runner sees to it, as the kernel obeys no inner pid namespace;
+# what it is to leave out is known only here. Begins anew, as what audit sees of a process begins with its program.
+go_on_watched() {
+    audit_quiet "$stage/audit" "$root"
+    until [ -e "$stage/audit/watched" ]; do sleep 0.01; done
+    exec /bin/sh "$HERE/stage/init.sh" "$HERE" "$id" "$limit" watched
 }
 
 # lay_files: the bundle's files/ over the stage, directories that exist keep their owner, mode and being links;
@@ -147,8 +155,11 @@ stage_inodes() {
     done <"$stage/state/paths"
 }
 
-stack_mount "$RUN/stack" "$root" "$stage/upper" "$stage/work" volatile
-mount_essentials
+if [ "${4-}" != watched ]; then
+    stack_mount "$RUN/stack" "$root" "$stage/upper" "$stage/work" volatile
+    mount_essentials
+    go_on_watched
+fi
 lay_files
 stage_state
 no_daemons

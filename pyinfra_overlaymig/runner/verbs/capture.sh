@@ -63,6 +63,8 @@ capture_run() {
 # capture_command CMD…: becomes it, so only ever to be called with `&`.
 capture_command() {
     audit_enter "$directory/audit" || :
+    audit_quiet "$directory/audit" ''
+    audit_watch "$directory/audit"
     exec chroot "$LIVE" /usr/bin/env --default-signal=HUP,PIPE,INT,TERM,QUIT "$@"
 }
 
