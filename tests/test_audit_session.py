@@ -185,12 +185,19 @@ def test_postgresql_is_explained(rig: Rig) -> None:
 
 
 def test_many_files_are_all_told(rig: Rig) -> None:
-    """20,000 files in a second or two: none is lost, though the log is rotated meanwhile."""
-    script = """awk 'BEGIN { for (i = 0; i < 20000; i++) { file = "/opt/many/" i; print i >file; close(file) } }'"""
-    result = rig.apply("20250704-001_many", f"mkdir /opt/many; {script}")
+    """20,000 files in a second or two: none is lost, though the log is rotated meanwhile. Their names are some megabytes."""
+    directory = f"/opt/many/{'x' * 200}/{'y' * 200}"
+    write = f'for (i = 0; i < 20000; i++) {{ file = "{directory}/" i; print i >file; close(file) }}'
+    script = f"mkdir -p {directory}; awk 'BEGIN {{ {write} }}'"
+    before = rig.status().generation
+    result = rig.apply("20250704-001_many", script)
     assert result.code == 0, result.text
     found = record(rig, "20250704-001_many")
-    assert (found["audit"], found["lost"], found["unexplained"], found["files"]) == ("on", "0", "0", "20001")
+    assert (found["audit"], found["lost"], found["unexplained"], found["files"]) == ("on", "0", "0", "20003")
+    capture = parse(rig.raw(RUNNER, "diff", "--raw", "20250704-001_many"))
+    assert {next(capture.chain(one.by)).program for one in capture.changes[3:]} == {"/usr/bin/mawk"}
+    result = rig.run(RUNNER, "rollback", str(before))
+    assert result.code == 0, result.text
 
 
 def test_without_audit_a_migration_goes_on(unwatched: Rig) -> None:

@@ -23,7 +23,6 @@ timeout coreutils
 paste coreutils
 find findutils
 xargs findutils
-sort coreutils
 comm coreutils
 tar tar
 gzip gzip

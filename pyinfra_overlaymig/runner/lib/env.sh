@@ -47,6 +47,10 @@ leave() {
     esac
 }
 
+# sort: sort(1), which puts what does not fit into its memory, a megabyte from a pipe, into a file: the base's /tmp is read-only.
+# What can be much has TMPDIR set, on the disk.
+sort() { command sort -T "${TMPDIR:-$RUN}" "$@"; }
+
 # need_root: leaves with 111 unless this process may mount.
 need_root() {
     [ "$(id -u)" -eq 0 ] || die 111 'this needs root' 'log in as root, or use sudo'

@@ -279,6 +279,7 @@ audit_resolve() {
 audit_explain() {
     local directory changes times
     directory=$1 changes=$2 times=$3
+    TMPDIR=$directory
     shift 3
     : >"$directory/who.lines"
     : >"$directory/who.others"
@@ -353,9 +354,9 @@ audit_explain() {
         part=1 "$directory/packages" part=2 "$directory/places" part=3 "$directory/inodes" part=4 "$directory/processes" \
         part=5 "$@" part=6 "$times" part=7 "$directory/resolved" FS=' ' part=8 "$changes"
     {
-        sort -T "$directory" -k 2n "$directory/who.processes"
+        sort -k 2n "$directory/who.processes"
         cat "$directory/who.lines"
-        sort -T "$directory" -k 4 "$directory/who.others"
+        sort -k 4 "$directory/who.others"
     } >"$directory/who"
 }
 
@@ -369,7 +370,7 @@ audit_changes() {
         $4 ~ /[CL]/ { kind[$6] = kind[$6] == "C" || kind[$6] == "D" ? "C" : "A"; next }
         $4 == "D" { kind[$6] = kind[$6] == "A" ? "-" : "D"; next }
         kind[$6] != "A" { kind[$6] = "C" }
-        END { for (path in kind) if (kind[path] != "-") print path "\t" kind[path] }' "$1/resolved" | sort -T "$1" >"$1/touched"
+        END { for (path in kind) if (kind[path] != "-") print path "\t" kind[path] }' "$1/resolved" | sort >"$1/touched"
     tree_paths <"$1/touched" | (cd "$2" && tree_entries) >"$1/found"
     awk -F '\t' '
             part == 1 { is[$1] = $3; link[$1] = $2; next }

@@ -33,8 +33,7 @@ state_found() {
 }
 
 mkdir -p "$lists" "$lower"
-# sort(1) of many paths needs room, and the base's /tmp is read-only.
-export TMPDIR="$lists"
+TMPDIR=$lists
 stack_mount_lower "$RUN/stack" "$lower" "$(generation_current)"
 # shellcheck disable=SC2086 # one word for each path
 (cd "$upper" && rm -rf -- $NOWHERE)

@@ -9,7 +9,6 @@ for part in "$HERE"/lib/*.sh; do
     . "$part"
 done
 mkdir -p "$4/below"
-# sort(1) of many paths needs room, and the base's /tmp is read-only.
-export TMPDIR="$4"
+TMPDIR=$4
 stack_mount_lower "$4/links" "$4/below" "$3"
 compare "$2" "$4/below" "$4"

@@ -28,6 +28,7 @@ capture_run() {
     local name status
     name=$1
     shift
+    TMPDIR=$directory/audit
     audit_open "$directory/audit" || :
     capture_places >"$directory/audit/places"
     status=0
