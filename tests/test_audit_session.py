@@ -185,7 +185,7 @@ def test_postgresql_is_explained(rig: Rig) -> None:
 
 
 def test_many_files_are_all_told(rig: Rig) -> None:
-    """20,000 files in a second or two: none is lost, though the log is rotated meanwhile. Their names are some megabytes."""
+    """20,000 files in a second or two: none is lost, though the log is rotated, and 8 MB of names are not too much."""
     directory = f"/opt/many/{'x' * 200}/{'y' * 200}"
     write = f'for (i = 0; i < 20000; i++) {{ file = "{directory}/" i; print i >file; close(file) }}'
     script = f"mkdir -p {directory}; awk 'BEGIN {{ {write} }}'"
