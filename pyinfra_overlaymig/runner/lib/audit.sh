@@ -65,10 +65,10 @@ audit_daemon() {
 }
 
 # audit_rules a|d SESSION UPPERS DEVICE…: lines for `auditctl -R` that set or delete the rules of a session: calls that change
-# files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor). UPPERS
-# is for audit_narrow: the type of file system that has the uppers, where all that is watched are overlays; or 0.
+# files and succeed, and those that make processes, which tell who is whose child. Nothing on DEVICE (major:minor). UPPERS:
+# where all that is watched are overlays, and their uppers tell the outcome, the type of the uppers' file system; or 0.
 audit_rules() {
-    local verb session uppers arch opened changed described timed timing started device scope calls where
+    local verb session uppers arch opened changed described started device scope calls where
     verb=$1 session=$2 uppers=$3
     shift 3
     # On with the next line, whatever one says: an older auditctl does not know all of the calls.
@@ -78,8 +78,7 @@ audit_rules() {
         changed=truncate,mkdirat,renameat,renameat2,linkat,unlinkat,symlinkat,mknodat
         # Not fchmod and fchown: whoever has a file open to write to it is known by that, and package managers call them for
         # each file.
-        described=fchmodat,fchownat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
-        timed=utimensat
+        described=fchmodat,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr
         started=execve,execveat,clone,clone3
         case $arch:$(uname -m) in
         b64:x86_64 | b32:*)
@@ -92,7 +91,7 @@ audit_rules() {
         # fchmodat2, and the 32-bit calls with wide ids and times: auditctl may not know their names.
         case $arch:$(uname -m) in
         b64:*) described=$described,452 ;;
-        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,452 timed=$timed,412 ;;
+        b32:x86_64) changed=$changed,truncate64 described=$described,chown32,lchown32,412,452 ;;
         esac
         # First of what is compared: for all other processes of the machine the rest costs nothing.
         scope="-F sessionid=$session"
@@ -100,27 +99,30 @@ audit_rules() {
             # A device node that is made or described has the number of its device as well: only those that are opened are
             # memory's.
             calls=$opened
-            [ "$device" = 1 ] || calls=$opened,$changed,$described,$timed
+            [ "$device" = 1 ] || calls=$opened,$changed,$described
             where="-F devmajor=${device%:*}"
             case $device in *:*) where="$where -F devminor=${device#*:}" ;; esac
-            printf -- '-%s never,exit -F arch=%s -S %s %s %s -k overlaymig-uppers-%s\n' "$verb" "$arch" "$calls" "$scope" "$where" "$uppers"
+            audit_rule_never "$calls" "$where"
         done
-        timing=
-        if [ "$uppers" != 0 ] && [ "$arch" = b64 ]; then
+        if [ "$arch" = b64 ] && [ "$uppers" != 0 ]; then
             # Two calls in three of dpkg's: it makes each file under another name, without any rights, and sets its times;
             # the renaming tells who. Where nothing but a file's times changed, the upper tells it.
-            printf -- '-%s never,exit -F arch=b64 -S openat %s -F a2&=0xc0 -F a3=0 -k overlaymig-uppers-%s\n' "$verb" "$scope" "$uppers"
-            timing=' -F a3!=0'
+            audit_rule_never openat '-F a2&=0xc0 -F a3=0'
+            audit_rule_never utimensat '-F a3=0'
         fi
         audit_rule content "$opened" ' -F perm=w'
         # O_CREAT makes a file that may then only be read.
         audit_rule content openat ' -F a2&0x40'
         case $opened in open,*) audit_rule content open ' -F a1&0x40' ;; esac
         audit_rule content "$changed"
-        if [ -n "$timing" ]; then audit_rule metadata "$timed" "$timing"; else described=$described,$timed; fi
         audit_rule metadata "$described"
         audit_rule process "$started"
     done
+}
+
+# audit_rule_never CALLS CONDITION: one of them that leaves out, for $verb, $arch, $scope and $uppers.
+audit_rule_never() {
+    printf -- '-%s never,exit -F arch=%s -S %s %s %s -k overlaymig-uppers-%s\n' "$verb" "$arch" "$1" "$scope" "$2" "$uppers"
 }
 
 # audit_rule KIND CALLS [CONDITION]: one of them that records, for $verb, $arch and $scope.

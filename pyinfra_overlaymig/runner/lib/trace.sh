@@ -277,7 +277,7 @@ audit_resolve() {
 # audit_explain DIR CHANGES TIMES UNCHANGED… : joins what was changed with the processes that did it; DIR/who out, as FORMAT.md
 # describes who.list, and the number of what is unexplained in DIR/unexplained.
 audit_explain() {
-    local directory changes times
+    local directory changes times TMPDIR
     directory=$1 changes=$2 times=$3
     TMPDIR=$directory
     shift 3
