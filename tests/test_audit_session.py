@@ -279,7 +279,8 @@ def test_what_a_stage_leaves_out_is_told_by_its_upper(rig: Rig) -> None:
     """Times alone, and what is made without any rights, as far as it is not renamed; a capture leaves out neither."""
     script = """perl -MFcntl -e '
         utime 1, 1, "/etc/debian_version";
-        for $name ("left", "taken") { sysopen F, "/srv/$name", O_WRONLY|O_CREAT|O_EXCL, 0; chmod 0644, *F; close F }
+        for (qw(old again)) { open F, ">/srv/$_"; close F; unlink "/srv/$_" }
+        for (qw(left again taken)) { sysopen F, "/srv/$_", O_WRONLY|O_CREAT|O_EXCL, 0; chmod 0644, *F; close F }
         rename "/srv/taken", "/srv/renamed"'
         touch -d @1 /etc/host.conf; touch -h -d @1 /etc/os-release"""
     assert rig.apply("20250709-002_left_out", script).code == 0
@@ -287,6 +288,7 @@ def test_what_a_stage_leaves_out_is_told_by_its_upper(rig: Rig) -> None:
     assert {(one.path, one.reason) for one in capture.unexplained} == {
         ("/etc/debian_version", "times"),
         ("/srv/left", "unknown"),
+        ("/srv/again", "unknown"),
     }
     found = {one.path: next(capture.chain(one.by)).program for one in capture.changes if one.by}
     assert found == {

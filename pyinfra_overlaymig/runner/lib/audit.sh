@@ -366,10 +366,10 @@ audit_enter() {
     echo "$session" >"$1/session"
 }
 
-# audit_watch DIR: sets the rules of the session in DIR, if there is one, once DIR/quiet says what they are to leave out.
+# audit_watch DIR: sets the rules of the session in DIR, if there is one and DIR/quiet says what they are to leave out.
 audit_watch() {
     local line
-    if [ -f "$1/session" ]; then
+    if [ -f "$1/session" ] && [ -f "$1/quiet" ]; then
         line "$1/session"
         audit_ask begin "$line" "$1" || echo no-rules >"$1/state"
     fi
@@ -441,7 +441,7 @@ audit_await() {
 # audit_stop DIR: gives up all that a session needed. Can be done twice, and after an audit_open that nothing followed.
 audit_stop() {
     local pid line
-    if [ -f "$1/session" ] && [ "$(wc -l <"$1/lost")" -lt 2 ]; then audit_ask end "$(cat "$1/session")" "$1" || :; fi
+    if [ -f "$1/lost" ] && [ "$(wc -l <"$1/lost")" -lt 2 ]; then audit_ask end "$(cat "$1/session")" "$1" || :; fi
     if [ -f "$1/holder" ]; then
         # Empty where the disk was full.
         line "$1/holder"

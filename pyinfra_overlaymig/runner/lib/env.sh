@@ -47,8 +47,8 @@ leave() {
     esac
 }
 
-# sort: sort(1), which puts what does not fit into its memory, a megabyte from a pipe, into a file: the base's /tmp is read-only.
-# What can be much has TMPDIR set, on the disk.
+# sort: sort(1), which puts what does not fit into its memory, some megabytes from a pipe, into files: the base's /tmp is
+# read-only. Lists that a stage has on the disk are sorted there (TMPDIR).
 sort() { command sort -T "${TMPDIR:-$RUN}" "$@"; }
 
 # need_root: leaves with 111 unless this process may mount.

@@ -291,6 +291,8 @@ audit_explain() {
             while ((getline line <kept) > 0) kept_path[++kept_count] = substr(line, 2)
         }
         function newest(a, b) { return a + 0 >= b + 0 ? a : b }
+        # What an inode saw before its file went is another file of that number.
+        function since(a, key) { return a + 0 > gone[key] + 0 ? a : 0 }
         function above(path) { return sub("/[^/]*$", "", path) ? path : "" }
         function use(n) { while (n && !(n in used)) { used[n]; n = up[n] } }
         function below(path, tops, count,    i) {
@@ -306,6 +308,12 @@ audit_explain() {
         part == 7 {
             by[$1] = $3; path = $6; key = $5
             if ($2 == "m") { metadata[path] = $1; metadata_of[key] = $1; next }
+            if ($4 != "D") { if (gone[key] == $1) delete gone[key] }
+            else {
+                # A rename is a deletion, too.
+                if (content_of[key] != $1) gone[key] = $1
+                delete metadata[path]
+            }
             if ($4 ~ /[CN]/) content_of[key] = $1
             content[path] = $1; kind[path] = $4; device[path] = substr(key, 1, index(key, " ") - 1)
             if ($4 ~ /[CL]/) made[path]
@@ -317,8 +325,8 @@ audit_explain() {
             changed[path]
             last = 0
             if (op == "D") { if (kind[path] == "D") last = content[path] }
-            else last = newest(content[path], content_of[key])
-            if (op == "M" || !last) last = newest(last, newest(metadata[path], metadata_of[key]))
+            else last = newest(kind[path] == "D" ? 0 : content[path], since(content_of[key], key))
+            if (op == "M" || !last) last = newest(last, newest(metadata[path], since(metadata_of[key], key)))
             if (!last) {
                 print "unexplained change " (word[10] == "==" ? "hard-link" : path in only_times ? "times" : op == "M" ? "by-handle" : "unknown") " " path >lines
                 unexplained++

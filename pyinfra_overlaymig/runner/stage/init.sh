@@ -38,7 +38,13 @@ mount_essentials() {
 # what it is to leave out is known only here. Begins anew, as what audit sees of a process begins with its program.
 go_on_watched() {
     audit_quiet "$stage/audit" "$root"
-    until [ -e "$stage/audit/watched" ]; do sleep 0.01; done
+    tries=0
+    until [ -e "$stage/audit/watched" ]; do
+        tries=$((tries + 1))
+        # Nobody is there any more, where the runner was killed before this could be told.
+        [ "$tries" -lt 6000 ] || exit 100
+        sleep 0.01
+    done
     exec /bin/sh "$HERE/stage/init.sh" "$HERE" "$id" "$limit" watched
 }
 

@@ -27,7 +27,8 @@ verb_diff() {
 # diff_show ID RECORD: the text for people. Paths with fewer than five parts stand for all below them.
 diff_show() {
     [ -f "$2/who.list" ] || set -- "$1" "$2" /dev/null
-    awk -v id="$1" '
+    # The sort(1) that awk runs is not the function of that name.
+    TMPDIR=$RUN awk -v id="$1" '
         function amount(n,    unit) {
             for (unit = 1; n >= 1000 && unit < 4; unit++) n /= 1000
             return sprintf(unit == 1 ? "%d B" : "%.1f " substr("  kBMBGB", unit * 2 - 1, 2), n)
