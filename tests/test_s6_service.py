@@ -232,8 +232,10 @@ class Operator:
         assert pid
         return pid
 
-    def waits_for(self, script: str) -> None:
-        self.rig.sh(f"tries=0; until {script}; do tries=$((tries + 1)); [ $tries -lt 100 ]; sleep 0.1; done")
+    def waits_for(self, script: str, otherwise: str = "false") -> None:
+        """Until ``script`` succeeds; ``otherwise`` shows why it does not."""
+        waits = f"until {script}; do tries=$((tries + 1)); [ $tries -lt 100 ] || {{ {otherwise}; exit 1; }}; sleep 0.1; done"
+        self.rig.sh(f"tries=0; {waits}")
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +348,8 @@ def test_a_service_is_stopped_started_restarted_and_reloaded(server: Operator) -
     server.changes(service="talks")
     before = server.pid("talks")
     assert "service talks: gets a signal" in server.run(service="talks", reloaded=True).stderr
-    server.waits_for("grep -q reloaded /data/state/var/log/talks/current")
+    log = "/data/state/var/log/talks/current"
+    server.waits_for(f"grep -q reloaded {log}", f"cat {log}; date; s6-svstat /run/service/talks; ps axf >&2")
     assert server.pid("talks") == before
     assert server.run(service="talks", restarted=True).returncode == 0
     assert server.pid("talks") != before

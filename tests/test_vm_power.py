@@ -66,7 +66,8 @@ settled() {
     for id in $(sed -n 's/^layer //p' "generations/$(readlink generations/current)"); do
         [ -f "migrations/$id/applied" ] || return 1
     done
-    flock -s -n lock/flock true
+    # It takes the lock once more when all services are ready.
+    ! pgrep -f '/[s]ystem-migrate settle' >/dev/null && flock -s -n lock/flock true
 }
 tries=0
 until settled || [ "$tries" -ge 300 ]; do tries=$((tries + 1)); sleep 0.2; done
