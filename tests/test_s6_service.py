@@ -234,8 +234,8 @@ class Operator:
 
     def waits_for(self, script: str, otherwise: str = "false") -> None:
         """Until ``script`` succeeds; ``otherwise`` shows why it does not."""
-        waits = f"until {script}; do tries=$((tries + 1)); [ $tries -lt 100 ] || {{ {otherwise}; exit 1; }}; sleep 0.1; done"
-        self.rig.sh(f"tries=0; {waits}")
+        tries = f"tries=$((tries + 1)); [ $tries -lt 100 ] || {{ {otherwise}; exit 1; }}"
+        self.rig.sh(f"tries=0; until {script}; do {tries}; sleep 0.1; done")
 
 
 @pytest.fixture(scope="module")
