@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab import process
 from pyinfra_overlaymig.lab.layout import MAX_MACHINES, Lab, Place, place
+from pyinfra_overlaymig.lab.run import detach
 
 names = st.text("abcXYZ019_-.", min_size=1, max_size=40).filter(lambda name: name.strip("."))
 
@@ -83,3 +86,16 @@ def test_a_recycled_pid_is_not_ours(tmp_path: Path) -> None:
     finally:
         sleeper.kill()
         sleeper.communicate()
+
+
+def test_what_is_started_under_nohup_hears_signals(tmp_path: Path) -> None:
+    """A machine's services trap SIGHUP, which a shell that began with it ignored cannot."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        alive = detach(["/bin/grep", "SigIgn", "/proc/self/status"], console=tmp_path / "console")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    while alive():
+        time.sleep(0.01)
+    ignored = int((tmp_path / "console").read_text().split()[1], 16)
+    assert not ignored & sum(1 << one - 1 for one in (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyinfra_overlaymig.errors import OverlaymigError
+
+_DEFAULT = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGQUIT, signal.SIGTERM, signal.SIGXFSZ)
 
 
 def run(
@@ -48,6 +51,8 @@ def detach(argv: Sequence[str | Path], *, console: Path) -> Callable[[], bool]:
         words,
         {},
         setsid=True,
+        # A shell that begins with a signal ignored cannot trap it: services would not hear one, as under nohup.
+        setsigdef=_DEFAULT,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(console), append, 0o644),
