@@ -7,7 +7,7 @@
 #
 #   DIR/state     `on`, or why this is not watched    DIR/log      the audit log, as it can be opened from here
 #   DIR/session   its session id                      DIR/offset   where the log ended before the session began
-#   DIR/quiet     devices that are not watched         DIR/watched  its rules are set, or cannot be
+#   DIR/quiet     devices that are not watched        DIR/watched  its rules are set, or cannot be
 #   DIR/uppers    where all that the session can change are overlays: the type of the file system that has their uppers
 #   DIR/held      processes that hold a file of the log open: one that is rotated away meanwhile can still be read
 #   DIR/lost      the kernel's count of lost records, before and after
@@ -182,32 +182,33 @@ audit_uppers() {
 
 # audit_ask begin|end SESSION DIR: has the rules of a session set or deleted, and notes what the kernel lost so far.
 audit_ask() {
-    local verb tries line uppers devices
-    line "$3/uppers"
+    local what session directory verb tries line uppers device
+    what=$1 session=$2 directory=$3
+    line "$directory/uppers"
     uppers=${line:-0}
-    devices=$(tr '\n' ' ' <"$3/quiet")
+    set --
+    while read -r device; do set -- "$@" "$device"; done <"$directory/quiet"
     if [ -p "$AUDIT_SHARED/ask" ]; then
-        printf '%s %s %s %s\n' "$1" "$2" "$uppers" "$devices" 1<>"$AUDIT_SHARED/ask"
+        printf '%s %s %s %s\n' "$what" "$session" "$uppers" "$*" 1<>"$AUDIT_SHARED/ask"
         tries=0
-        until [ -f "$AUDIT_SHARED/answers/$2.$1" ]; do
+        until [ -f "$AUDIT_SHARED/answers/$session.$what" ]; do
             tries=$((tries + 1))
             [ "$tries" -lt 500 ] || return 1
             sleep 0.01
         done
-        line "$AUDIT_SHARED/answers/$2.$1"
-        echo "$line" >>"$3/lost"
+        line "$AUDIT_SHARED/answers/$session.$what"
+        echo "$line" >>"$directory/lost"
     else
-        case $1 in begin) verb=a ;; *) verb=d ;; esac
-        audit_value lost >>"$3/lost"
-        # shellcheck disable=SC2086 # one word for each device
-        audit_rules "$verb" "$2" "$uppers" $devices >"$3/rules"
-        chmod 600 "$3/rules"
-        auditctl -R "$3/rules" >/dev/null 2>&1
+        case $what in begin) verb=a ;; *) verb=d ;; esac
+        audit_value lost >>"$directory/lost"
+        audit_rules "$verb" "$session" "$uppers" "$@" >"$directory/rules"
+        chmod 600 "$directory/rules"
+        auditctl -R "$directory/rules" >/dev/null 2>&1
         audit_narrow || return
         # Each of the kinds that all depends on, or one that an older auditctl does not know has been left out.
         [ "$verb" = d ] || for verb in content metadata process; do
             # Not -q, which would leave auditctl with a broken pipe to complain of.
-            auditctl -l | grep -- "-F sessionid=$2 .*-F key=overlaymig-$verb\$" >/dev/null || return 1
+            auditctl -l | grep -- "-F sessionid=$session .*-F key=overlaymig-$verb\$" >/dev/null || return 1
         done
     fi
 }
