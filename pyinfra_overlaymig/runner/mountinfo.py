@@ -1,0 +1,52 @@
+"""Reads which mounts a process sees, from /proc/PID/mountinfo; it mounts nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo. ``id`` and ``parent`` are the kernel's numbers; ``place`` is unescaped."""
+
+    id: int
+    parent: int
+    device: str
+    root: str
+    place: str
+    options: str
+    kind: str
+    source: str
+
+
+def read(pid: int | str = "self") -> list[Mount]:
+    """The mounts that process ``pid`` sees, in the kernel's order: of several at one place the last one is on top."""
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return [_mount(line) for line in file]
+
+
+def _mount(line: str) -> Mount:
+    # Optional fields end with a dash.
+    about, _, filesystem = line.rstrip("\n").partition(" - ")
+    id, parent, device, root, place, options, *_ = about.split(" ")
+    kind, source, *_ = filesystem.split(" ")
+    return Mount(int(id), int(parent), device, unescape(root), unescape(place), options, kind, source)
+
+
+def unescape(field: str) -> str:
+    """A field of mountinfo as it was: the kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
+    if "\\" not in field:
+        return field
+    first, *rest = field.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+
+
+def at(place: str, pid: int | str = "self") -> Mount | None:
+    """The mount on top at ``place``, None where nothing is mounted."""
+    found = [one for one in read(pid) if one.place == place]
+    return found[-1] if found else None
+
+
+def is_mount(path: str) -> bool:
+    """Whether something is mounted at ``path``; not so where it is a link."""
+    return at(os.path.normpath(path)) is not None

@@ -1,0 +1,65 @@
+"""How the runner speaks, and how a verb leaves; nobody listening any more is no reason to stop."""
+
+from __future__ import annotations
+
+import os
+
+
+class Leave(Exception):  # noqa: N818 - it is no error to be asked for nothing
+    """Leaves the verb with exit ``code``, having said ``what`` is wrong and a ``hint`` what to do."""
+
+    def __init__(self, code: int, what: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+        self.hint = hint
+
+    def tell(self) -> None:
+        """Says it on standard error."""
+        if self.what:
+            warn(self.what)
+        if self.hint:
+            write(2, f"  hint: {self.hint}\n")
+
+
+def refused(what: str, hint: str) -> Leave:
+    """No, and the machine is untouched."""
+    return Leave(3, what, hint)
+
+
+def invalid(what: str, hint: str) -> Leave:
+    """What was given makes no sense; the machine is untouched."""
+    return Leave(4, what, hint)
+
+
+def usage(what: str, hint: str) -> Leave:
+    """The command line makes no sense."""
+    return Leave(100, what, hint)
+
+
+def unable(what: str, hint: str) -> Leave:
+    """The machine cannot do what was asked, and nothing has changed."""
+    return Leave(111, what, hint)
+
+
+def say(text: str) -> None:
+    """One line of progress, to standard output."""
+    write(1, f"==> {text}\n")
+
+
+def warn(text: str) -> None:
+    """One line of trouble, to standard error."""
+    write(2, f"system-migrate: {text}\n")
+
+
+def write(descriptor: int, text: str) -> None:
+    """``text`` to a descriptor, without a buffer: it is there when the next line of whatever runs is."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    except OSError:
+        # A log on a full disk: what is said is less than what is done.
+        return

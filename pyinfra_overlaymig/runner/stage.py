@@ -1,0 +1,262 @@
+"""The stage: a throwaway root over the current stack, in namespaces of its own, in which the install script runs.
+
+Its mounts and its processes are of private namespaces: when the runner dies, by whatever signal, the kernel takes all of
+them away, and only files under staging/<id> are left. `stage_root` makes what a script finds there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import NamedTuple
+
+from pyinfra_overlaymig.format import octal
+from pyinfra_overlaymig.format.paths import RUN, SERVICES, STAGING, STATE
+from pyinfra_overlaymig.runner import files, linux, spawn, stage_root, state, store, trees
+from pyinfra_overlaymig.runner.audit import session as audit
+from pyinfra_overlaymig.runner.clock import Deadline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyinfra_overlaymig.format.plan import Plan
+
+_GRACE = 10.0
+"""Seconds between TERM and KILL for a script that ran out of time."""
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "DEBIAN_FRONTEND": "noninteractive",
+    # dpkg need not sync each file: a crash throws the stage away, and all is synced at once before the commit.
+    "DPKG_FORCE": "security-mac,downgrade,unsafe-io",
+}
+
+
+class Stage(NamedTuple):
+    """A stage's directory, and the plan that it carries out."""
+
+    directory: str
+    plan: Plan
+
+    @property
+    def id(self) -> str:
+        return os.path.basename(self.directory)
+
+    @property
+    def upper(self) -> str:
+        return f"{self.directory}/upper"
+
+    @property
+    def root(self) -> str:
+        return f"{self.directory}/root"
+
+
+def of(id: str, plan: Plan) -> Stage:
+    return Stage(f"{STAGING}/{id}", plan)
+
+
+def prepare(stage: Stage) -> None:
+    """The directories for a stage of the bundle in its directory."""
+    top = stage.directory
+    files.make_dirs(f"{top}/work", f"{top}/root", f"{top}/state")
+    os.mkdir(stage.upper)
+    trees.take_metadata("/", stage.upper)
+    fresh = [name for name in stage.plan.services if not files.there(f"{STATE}/services/{name}")]
+    files.write_lines(f"{top}/services.new", fresh)
+    before = store.state_paths()
+    files.write_lines(f"{top}/state/paths.old", [octal.escape_text(path) for path in before])
+    paths = sorted({octal.escape_text(path) for path in (*before, *stage.plan.state)}, key=os.fsencode)
+    files.write_lines(f"{top}/state/paths", paths)
+
+
+def clear(stage: Stage) -> None:
+    """Makes room for another run of the script, over a stack that has changed."""
+    parts = ("upper", "work", "root", "lower", "lists", "state", "conflicts", "audit", "timeout", "services.new", "lent")
+    files.drop(*(f"{stage.directory}/{part}" for part in parts))
+
+
+def paths(stage: Stage) -> list[str]:
+    """The state paths that the stage shows, in the order of their numbers."""
+    return [octal.unescape_text(line) for line in files.lines(f"{stage.directory}/state/paths")]
+
+
+def run(stage: Stage, seconds: int, session: audit.Session) -> int:
+    """Runs the install script in the stage; its status, `spawn.LATE` with the file `timeout` where it took too long."""
+    outside = spawn.fork(lambda: _outside(stage, seconds, session))
+    try:
+        session.watch()
+        code = spawn.wait(outside)
+    except BaseException:
+        # The kernel ends with it all that is in its namespaces.
+        os.kill(outside.pid, signal.SIGKILL)
+        spawn.wait(outside)
+        raise
+    stage_root.take_back_lent(stage)
+    if code == 0:
+        _take_whole_uppers(stage)
+    return code or 0
+
+
+def _outside(stage: Stage, seconds: int, session: audit.Session) -> int:
+    """Enters the namespaces; process 1 of them is a child."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC)
+    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    return spawn.wait(spawn.fork(lambda: _process_1(stage, seconds, session))) or 0
+
+
+def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
+    """Makes the root, runs the script, and reads from the mounts what goes with them."""
+    kept = [path for path in paths(stage)]
+    stage_root.mount(stage)
+    stage_root.lend(stage)
+    session.enter()
+    session.quiet(stage.root)
+    session.await_watched()
+    stage_root.lay_files(stage)
+    stage_root.mount_state(stage, kept)
+    session.places(stage.root, kept)
+    code = _script(stage, seconds)
+    # What the script left running ends before anything is read from the stage.
+    _end_all()
+    session.unwatched()
+    if code == 0:
+        _read(stage, kept, session)
+        stage_root.link_state(stage)
+    return code
+
+
+def _read(stage: Stage, kept: list[str], session: audit.Session) -> None:
+    """What only the mounts tell: what audit's inodes are called, and the contents of state that is new."""
+    session.inodes(stage.upper, stage.root, "")
+    for number, path in enumerate(kept, start=1):
+        contents = state.place(stage.root, path)
+        session.inodes(f"{stage.directory}/state/{number}/upper", contents, path.lstrip("/"))
+        directory = f"{stage.directory}/state/{number}"
+        if _is_new(directory) and files.names(f"{directory}/lower"):
+            trees.copy_tree(contents, f"{directory}/tree")
+
+
+def _is_new(directory: str) -> bool:
+    """Whether a state path is new to this machine: what it starts from is a copy of the stack's."""
+    return not os.path.islink(f"{directory}/lower")
+
+
+def _take_whole_uppers(stage: Stage) -> None:
+    """A state path that is new, and started from nothing, is its upper: no copy is made."""
+    for number in range(1, len(paths(stage)) + 1):
+        directory = f"{stage.directory}/state/{number}"
+        if _is_new(directory) and not files.there(f"{directory}/tree"):
+            os.rename(f"{directory}/upper", f"{directory}/tree")
+
+
+def _script(stage: Stage, seconds: int) -> int:
+    """The install script, in a session of its own, with nothing of the operator's environment."""
+
+    def program() -> None:
+        os.setsid()
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        spawn.become(["/run/migration/install.sh"], {**_ENVIRONMENT, "MIGRATION_ID": stage.id}, stage.root)
+
+    trees.copy_file(f"{stage.directory}/install.sh", f"{stage.root}/run/migration/install.sh")
+    os.chmod(f"{stage.root}/run/migration/install.sh", 0o755)
+    # A wakeup for each child that ends: process 1 is the parent of all whose own is gone.
+    told, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+    script = spawn.fork(program)
+    code = _reap(script.pid, told, Deadline(seconds))
+    if code is None:
+        files.mark(f"{stage.directory}/timeout")
+        os.killpg(script.pid, signal.SIGTERM)
+        code = _reap(script.pid, told, Deadline(_GRACE))
+    signal.set_wakeup_fd(-1)
+    return spawn.LATE if code is None or files.there(f"{stage.directory}/timeout") else code
+
+
+def _reap(wanted: int, told: int, deadline: Deadline) -> int | None:
+    """Takes every process away that ends, until the ``wanted`` one does: its status; None when that takes too long."""
+    import select  # noqa: PLC0415 - beside spawn, only process 1 of a stage waits like this
+
+    poll = select.poll()
+    poll.register(told, select.POLLIN)
+    while True:
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            if found[0] == wanted:
+                return spawn.status(found[1])
+        if deadline.over():
+            return None
+        poll.poll(deadline.milliseconds())
+        linux.drain(told)
+
+
+def _end_all() -> None:
+    """KILL to all processes of the namespace, and waits until they are gone."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.wait()
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def discard(id: str) -> None:
+    """Drops a stage altogether."""
+    audit.unread(f"{STAGING}/{id}")
+    files.drop(f"{STAGING}/{id}")
+
+
+_NO_EVIDENCE = (
+    *("work", "root", "lower", "lists", "state", "stack", "conflicts", "audit", "drift", "layers", "timeout"),
+    *("services.new", "record.new", "lent"),
+)
+_LARGE = 100 << 20
+_KEPT = 3
+
+
+def shrink(id: str) -> None:
+    """Drops what is no evidence, and what the script had made when that is not small or the disk is nearly full.
+
+    Services that start again may need room.
+    """
+    top = f"{STAGING}/{id}"
+    audit.unread(top)
+    files.drop(*(f"{top}/{part}" for part in _NO_EVIDENCE))
+    if trees.disk_usage(top) > _LARGE or _crowded():
+        files.drop(f"{top}/upper", f"{top}/files")
+
+
+def _crowded() -> bool:
+    """Less than 64 MB or 2048 inodes are free. A file system that counts no inodes (btrfs) says it has none at all."""
+    found = os.statvfs(STAGING)
+    return found.f_bavail * found.f_frsize < 64 << 20 or (found.f_files > 0 and found.f_ffree < 2048)  # noqa: PLR2004
+
+
+def keep(id: str, code: int | str) -> None:
+    """Turns the stage into evidence: the bundle, the log and, when it is small, what the script had made.
+
+    Of all evidence the newest three are kept.
+    """
+    shrink(id)
+    files.write_file(f"{STAGING}/{id}/failed", f"failed_at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\nexit {code}\n")
+    for old in evidence()[_KEPT:]:
+        drop_evidence(old)
+
+
+def evidence() -> list[str]:
+    """The ids of failed stages, the newest first."""
+    found = []
+    for name in files.names(STAGING):
+        try:
+            found.append((os.stat(f"{STAGING}/{name}/failed").st_mtime_ns, name))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return [name for _, name in sorted(found, reverse=True) if not name.endswith(".new")]
+
+
+def drop_evidence(id: str) -> None:
+    """Gives evidence up. Not in place: half of it would look like a stage that was interrupted."""
+    os.rename(f"{STAGING}/{id}", f"{STAGING}/{id}.new")
+    files.drop(f"{STAGING}/{id}.new")

@@ -1,0 +1,179 @@
+"""What a script finds in its stage: the stack's overlay, the mounts of any root, state as an overlay of its own, files/."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+
+from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES, STATE
+from pyinfra_overlaymig.runner import files, linux, mounts, state, store, trees
+from pyinfra_overlaymig.runner.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyinfra_overlaymig.runner.stage import Stage
+
+_POLICY = "#!/bin/sh\nexit 101\n"
+_LENT = ("etc/resolv.conf", "etc/hosts")
+"""Files of the running root that a platform may have mounted over the image's."""
+_SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+
+def mount(stage: Stage) -> None:
+    """The root of a stage: an overlay whose syncs are skipped, as a crash throws it away, and what programs need to run.
+
+    /run is the stage's own: sockets of the live services are not a migration's to talk to. /data holds nothing and is not
+    to be written: a migration must not reach its own layers. /proc/sys and /sys are the kernel's, which no one takes back.
+    """
+    root = stage.root
+    mounts.mount_stack(f"{RUN}/stack", root, store.stack(), stage.upper, f"{stage.directory}/work", "volatile")
+    for name in ("proc", "sys", "dev", "run", "tmp", "data"):
+        if not os.path.isdir(f"{root}/{name}"):
+            files.make_dirs(f"{root}/{name}")
+    linux.mount("proc", f"{root}/proc", "proc", _SAFE)
+    mounts.bind_read_only(f"{root}/proc/sys", f"{root}/proc/sys")
+    linux.mount("/sys", f"{root}/sys", flags=MS_BIND | MS_REC)
+    linux.mount(None, f"{root}/sys", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
+    _devices(f"{root}/dev")
+    linux.mount("tmpfs", f"{root}/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    linux.mount("tmpfs", f"{root}/data", "tmpfs", _SAFE, "mode=755")
+    files.make_dirs(f"{root}/run/lock", f"{root}/run/migration")
+    os.chmod(f"{root}/run/lock", 0o1777)
+
+
+def _devices(target: str) -> None:
+    """A /dev with the nodes of the machine's: what a script removes or makes there is nobody else's."""
+    linux.mount("tmpfs", target, "tmpfs", MS_NOSUID, "mode=755")
+    for entry in os.scandir("/dev"):
+        found = entry.stat(follow_symlinks=False)
+        made = f"{target}/{entry.name}"
+        if stat.S_ISLNK(found.st_mode):
+            os.symlink(os.readlink(entry.path), made)
+        elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+            os.mknod(made, found.st_mode, found.st_rdev)
+            os.chown(made, found.st_uid, found.st_gid)
+            os.chmod(made, stat.S_IMODE(found.st_mode))
+    for name in ("pts", "shm"):
+        os.mkdir(f"{target}/{name}")
+    linux.mount("devpts", f"{target}/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,gid=5,mode=620,ptmxmode=666")
+    linux.mount("tmpfs", f"{target}/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    if not files.there(f"{target}/ptmx"):
+        os.symlink("pts/ptmx", f"{target}/ptmx")
+
+
+def lend(stage: Stage) -> None:
+    """Puts files into the stage that are not to stay: names as the live root resolves them, and a policy-rc.d that lets no
+    maintainer script start a service. Written, not bound over: a script may replace or remove them.
+    """
+    lent = []
+    for path in _LENT:
+        text = files.read(f"{LIVE}/{path}")
+        if text and _plain(f"{stage.root}/{path}") and files.read(f"{stage.root}/{path}") != text:
+            files.write_plain(f"{stage.root}/{path}", text)
+            lent.append(path)
+    policy = f"{stage.root}/usr/sbin/policy-rc.d"
+    if os.path.isdir(os.path.dirname(policy)) and (_plain(policy) or not files.there(policy)):
+        files.write_plain(policy, _POLICY, 0o755)
+        os.chmod(policy, 0o755)
+        lent.append("usr/sbin/policy-rc.d")
+    files.make_dirs(f"{stage.directory}/lent")
+    for number, path in enumerate(lent):
+        trees.copy_file(f"{stage.root}/{path}", f"{stage.directory}/lent/{number}")
+    files.write_lines(f"{stage.directory}/lent/paths", lent)
+
+
+def _plain(path: str) -> bool:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    return False
+
+
+def take_back_lent(stage: Stage) -> None:
+    """Takes out of the upper what was lent and left as it was; what a script made of it is the script's."""
+    for number, path in enumerate(files.lines(f"{stage.directory}/lent/paths")):
+        made = f"{stage.upper}/{path}"
+        if _plain(made) and files.read(made) == files.read(f"{stage.directory}/lent/{number}"):
+            os.unlink(made)
+    files.drop(f"{stage.directory}/lent")
+
+
+def lay_files(stage: Stage) -> None:
+    """The bundle's files/ over the stage, and its services' directories beside them; all of one time, which is now.
+
+    Directories that exist keep their owner, mode and being links.
+    """
+    moment = time.time_ns()
+    source = f"{stage.directory}/files"
+    if os.path.isdir(source):
+        _lay(source, stage.root, moment)
+    for name in files.names(f"{stage.directory}/services"):
+        target = f"{stage.root}/{SERVICES}/{name}"
+        files.make_dirs(os.path.dirname(target))
+        files.drop(target)
+        trees.copy_tree(f"{stage.directory}/services/{name}", target)
+
+
+def _lay(source: str, target: str, moment: int) -> None:
+    for entry in sorted(os.scandir(source), key=lambda one: os.fsencode(one.name)):
+        place = f"{target}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            place = _directory(place, moment, target)
+            _lay(entry.path, place, moment)
+            continue
+        if files.plain_dir(place):
+            raise IsADirectoryError(21, "files/ has a file where the machine has a directory", place)
+        with suppress(FileNotFoundError):
+            os.unlink(place)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), place)
+        else:
+            trees.copy_file(entry.path, place)
+        os.chown(place, 0, 0, follow_symlinks=False)
+        if not entry.is_symlink():
+            os.chmod(place, stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode))
+        os.utime(place, ns=(moment, moment), follow_symlinks=False)
+
+
+def _directory(place: str, moment: int, above: str) -> str:
+    """``place`` as a directory; where a link to one is, what it means inside of the stage."""
+    if os.path.islink(place):
+        meant = state.resolve(above, place)
+        if os.path.isdir(meant):
+            return meant
+        os.unlink(place)
+    elif files.there(place) and not os.path.isdir(place):
+        os.unlink(place)
+    if not files.there(place):
+        os.mkdir(place, 0o755)
+        os.utime(place, ns=(moment, moment))
+    return place
+
+
+def mount_state(stage: Stage, kept: list[str]) -> None:
+    """Every state path becomes an overlay of its own over what /data/state holds now: a script sees state, may change it,
+    and none of it is real until the commit. One seen for the first time starts from the stack's.
+    """
+    for number, path in enumerate(kept, start=1):
+        directory = f"{stage.directory}/state/{number}"
+        contents = state.place(stage.root, path)
+        files.make_dirs(f"{directory}/upper", f"{directory}/work", contents)
+        if os.path.isdir(STATE + path):
+            os.symlink(STATE + path, f"{directory}/lower")
+        else:
+            trees.copy_tree(contents, f"{directory}/lower")
+        trees.take_metadata(f"{directory}/lower/.", f"{directory}/upper")
+        mounts.mount_over(directory, contents, "volatile")
+    linux.mount(None, f"{stage.root}/data", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | _SAFE)
+
+
+def link_state(stage: Stage) -> None:
+    """A state path that the manifest wants as a link is one in the layer, and no mount."""
+    for path in stage.plan.state_links:
+        place = stage.root + path
+        if os.path.islink(place):
+            continue
+        linux.umount(place)
+        files.drop(place)
+        os.symlink(STATE + path, place)
