@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyinfra_overlaymig.runner import copies, trees
+from tests import tree_model
+from tests.volume import volume
+
+number = itertools.count()
+random_tree = st.lists(tree_model.operations, max_size=25)
+
+
+@pytest.fixture(scope="module")
+def disk() -> Iterator[Path]:
+    with volume() as directory:
+        yield directory
+
+
+@pytest.fixture
+def place(disk: Path) -> Path:
+    made = disk / str(next(number))
+    made.mkdir()
+    return made
+
+
+@given(done=random_tree)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_copy_is_as_cp_makes_it(disk: Path, done: list[tuple[Any, ...]]) -> None:
+    """Kinds, owners, modes, attributes, ACLs, times, hard links."""
+    place = disk / str(next(number))
+    source = place / "source"
+    source.mkdir(parents=True)
+    tree_model.in_turn(source, done)
+    subprocess.run(["cp", "-a", source, place / "cp"], check=True)
+    copies.copy_tree(str(source), str(place / "ours"))
+    assert tree_model.picture(place / "ours") == tree_model.picture(place / "cp")
+
+
+@given(done=random_tree)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_links_are_as_cp_makes_them(disk: Path, done: list[tuple[Any, ...]]) -> None:
+    place = disk / str(next(number))
+    source = place / "source"
+    source.mkdir(parents=True)
+    tree_model.in_turn(source, done)
+    trees.link_tree(str(source), str(place / "ours"))
+    assert tree_model.picture(place / "ours") == tree_model.picture(source)
+    for path, found in trees.walk(str(place / "ours")):
+        assert os.path.isdir(place / "ours" / path) or found.st_ino == os.lstat(source / path).st_ino
+    assert trees.remove_tree(str(place / "ours"))
+    assert not (place / "ours").exists()
+
+
+def test_existing_entries_stay_when_links_are_laid_over_a_tree(place: Path) -> None:
+    for path, text in {"source/d/new": "s", "source/d/old": "s", "target/d/old": "t", "source/x/y": "s"}.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_text(text)
+    (place / "target/x").write_text("a file")
+    trees.link_tree(str(place / "source"), str(place / "target"), skip_existing=True)
+    assert (place / "target/d/old").read_text() == "t"
+    assert (place / "target/d/new").read_text() == "s"
+    assert (place / "target/x").read_text() == "a file"
+
+
+def test_capabilities_and_setuid_bits_outlive_the_change_of_owner(place: Path) -> None:
+    """A change of owner takes both away."""
+    source = place / "source"
+    source.write_text("x")
+    os.chown(source, 7, 7)
+    source.chmod(0o6755)
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    os.setxattr(source, "security.capability", capability)
+    copies.copy_entry(str(source), str(place / "target"))
+    assert tree_model.look(str(place / "target")) == tree_model.look(str(source))
+
+
+def test_holes_stay_holes(place: Path) -> None:
+    with (place / "source").open("wb") as file:
+        file.seek(50 << 20)
+        file.write(b"in the middle")
+        file.truncate(120 << 30)
+    copies.copy_entry(str(place / "source"), str(place / "target"), reflink=False)
+    assert os.stat(place / "target").st_size == 120 << 30
+    assert os.stat(place / "target").st_blocks < 100
+    with (place / "target").open("rb") as copy:
+        copy.seek(50 << 20)
+        assert copy.read(14) == b"in the middle\0"
+
+
+def test_a_full_disk_is_a_failure_and_not_something_that_went(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cp -al … || :` took the one for the other."""
+    (place / "source").mkdir()
+    (place / "source/file").write_text("x")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="no space"):
+        trees.link_tree(str(place / "source"), str(place / "target"))
+
+
+def test_a_file_that_has_all_the_names_it_can_have_is_copied(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlays give all their whiteouts one inode."""
+    (place / "source").mkdir()
+    os.mknod(place / "source/gone", 0o20000, 0)
+
+    def too_many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMLINK, "too many links")
+
+    monkeypatch.setattr(os, "link", too_many)
+    trees.link_tree(str(place / "source"), str(place / "target"))
+    assert trees.is_whiteout(os.lstat(place / "target/gone"))
+
+
+def test_very_deep_trees_are_removed(place: Path) -> None:
+    """Deeper than a path may be long, and than files may be open."""
+    top = here = os.open(place, os.O_RDONLY)
+    os.mkdir("deep", dir_fd=here)
+    here = os.open("deep", os.O_RDONLY, dir_fd=here)
+    for _ in range(3000):
+        os.mkdir("abc", dir_fd=here)
+        below = os.open("abc", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    os.close(top)
+    with pytest.raises(OSError, match="too long"):
+        list(trees.walk(str(place)))
+    assert trees.remove_tree(str(place / "deep"))
+    assert not (place / "deep").exists()
+
+
+def test_what_cannot_be_removed_is_told_and_the_rest_goes(place: Path) -> None:
+    """`chattr +i` on one file."""
+    (place / "tree/d").mkdir(parents=True)
+    for name in ("tree/d/held", "tree/d/free", "tree/other"):
+        (place / name).write_text("x")
+    subprocess.run(["chattr", "+i", place / "tree/d/held"], check=True)
+    try:
+        errors: list[OSError] = []
+        assert not trees.remove_tree(str(place / "tree"), errors)
+        assert [error.filename for error in errors] == [str(place / "tree/d/held")]
+        assert sorted(path for path, _ in trees.walk(str(place / "tree"))) == ["d", "d/held"]
+        with pytest.raises(PermissionError):
+            trees.remove_tree(str(place / "tree"))
+    finally:
+        subprocess.run(["chattr", "-i", place / "tree/d/held"], check=True)
+
+
+def test_links_are_removed_and_not_followed(place: Path) -> None:
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere/file").write_text("x")
+    (place / "tree").mkdir()
+    (place / "tree/link").symlink_to(place / "elsewhere")
+    (place / "link").symlink_to(place / "elsewhere")
+    assert trees.remove_tree(str(place / "tree"))
+    assert trees.remove_tree(str(place / "link"))
+    assert trees.remove_tree(str(place / "nothing/at/all"))
+    assert (place / "elsewhere/file").exists()
+
+
+def test_usage_is_what_du_says(place: Path) -> None:
+    (place / "tree/d").mkdir(parents=True)
+    (place / "tree/one").write_bytes(b"x" * 100_000)
+    os.link(place / "tree/one", place / "tree/d/two")
+    (place / "tree/link").symlink_to("one")
+    blocks = subprocess.run(["du", "-sx", "-B1", place / "tree"], capture_output=True, text=True, check=True).stdout
+    assert trees.disk_usage(str(place / "tree")) == int(blocks.split()[0])
+
+
+def test_nothing_is_read_as_empty(place: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(trees.walk(str(place / "missing")))
