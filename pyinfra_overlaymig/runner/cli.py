@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from pyinfra_overlaymig.runner import base, spawn
-from pyinfra_overlaymig.runner.say import Leave, unable, usage, write
+from pyinfra_overlaymig.runner.say import Leave, explain, unable, usage, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def main() -> NoReturn:
         # Whoever read a long answer has seen enough.
         code = 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001 - every exit has a code that operators know
-        spawn.explain(error)
+        explain(error)
         code = _unexpected(given)
     # Nothing is left to be done at exit: what is written is written at once.
     os._exit(code)

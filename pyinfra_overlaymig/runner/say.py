@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Leave(Exception):  # noqa: N818 - it is no error to be asked for nothing
     """Leaves the verb with exit ``code``, having said ``what`` is wrong and a ``hint`` what to do."""
@@ -63,3 +67,26 @@ def write(descriptor: int, text: str) -> None:
     except OSError:
         # A log on a full disk: what is said is less than what is done.
         return
+
+
+def explain(error: BaseException) -> None:
+    """Says what went wrong where nobody expected it: of the system's errors, which; of others, where."""
+    if isinstance(error, OSError):
+        warn(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    else:
+        import traceback  # noqa: PLC0415 - rare
+
+        warn("".join(traceback.format_exception(error)).rstrip())
+
+
+def attempt(work: Callable[[], object]) -> bool:
+    """Whether ``work`` succeeds; says why where it does not."""
+    try:
+        work()
+    except Leave as leaving:
+        leaving.tell()
+    except Exception as error:  # noqa: BLE001 - whatever it is: the caller has another way
+        explain(error)
+    else:
+        return True
+    return False

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.runner import linux
 from pyinfra_overlaymig.runner.clock import Deadline
-from pyinfra_overlaymig.runner.say import Leave, warn
+from pyinfra_overlaymig.runner.say import Leave, explain, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,16 +67,6 @@ def _live(work: Callable[[], int | None], tells: int, *, orphan: bool) -> None:
         os._exit(code)
 
 
-def explain(error: BaseException) -> None:
-    """Says what went wrong where nobody expected it: of the system's errors, which; of others, where."""
-    if isinstance(error, OSError):
-        warn(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-    else:
-        import traceback  # noqa: PLC0415 - rare
-
-        warn("".join(traceback.format_exception(error)).rstrip())
-
-
 def wait(child: Child, deadline: Deadline | None = None) -> int | None:
     """How the child ended, as `status` tells it; None when it has not by then."""
     if deadline is not None:
@@ -98,11 +88,6 @@ def status(found: int) -> int:
 def succeeded(child: Child) -> bool:
     """Whether the child ended well; waits for it."""
     return wait(child) == 0
-
-
-def attempt(work: Callable[[], int | None]) -> bool:
-    """Whether ``work`` succeeds, in a child: of what it does in memory and to descriptors nothing stays."""
-    return succeeded(fork(work))
 
 
 def become(argv: list[str], env: Mapping[str, str] | None = None, root: str | None = None) -> None:

@@ -1,0 +1,87 @@
+"""Why a migration cannot be applied now; all of it before anything is touched."""
+
+from __future__ import annotations
+
+import os
+
+from pyinfra_overlaymig.format.paths import DATA, LIVE, SCANDIR, SERVICES, SYSTEM
+from pyinfra_overlaymig.runner import capabilities, reserve, services, snapshots, store, trees
+from pyinfra_overlaymig.runner.audit import session as audit
+from pyinfra_overlaymig.runner.say import Leave, refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyinfra_overlaymig.runner.bundle import Bundle
+
+_SOME = 64 << 20
+"""Bytes that a script of any use makes."""
+_INODES = 2048
+_ROOM = "remove what is not needed, or make the volume larger"
+
+
+def check(bundle: Bundle) -> None:
+    """Leaves with 3, saying why, when the migration cannot be applied."""
+    missing = capabilities.missing()
+    if missing:
+        raise refused(f"this machine lacks: {', '.join(missing)}", "run machine_prepared, or install these packages in the base")
+    _check_relations(bundle)
+    _check_stopped(bundle)
+    _check_order(bundle)
+    if bundle.plan.services and not services.supported():
+        raise refused(
+            f"{bundle.plan.id} has services, and s6-svscan does not run on {SCANDIR}",
+            f"boot the machine through: system-migrate boot s6-svscan {SCANDIR}",
+        )
+    audit.preflight(bundle.limits, bundle.plan.id)
+    _check_space(bundle)
+    reserve.fill()
+
+
+def _check_relations(bundle: Bundle) -> None:
+    id, stack = bundle.plan.id, store.stack()
+    for needed in bundle.plan.depends:
+        if needed not in stack:
+            raise refused(f"{id} depends on {needed}, which is not applied here", f"apply {needed} first")
+    for other in bundle.plan.conflicts:
+        if other in stack:
+            raise refused(f"{id} conflicts with {other}, which is applied here", f"go back to before {other}, or leave {id} out")
+    for other in stack:
+        if id in store.plan(other).conflicts:
+            raise refused(f"{other}, which is applied here, conflicts with {id}", f"go back to before {other}, or leave {id} out")
+    if id in stack:
+        raise Leave(20, f"{id} is in the current generation and was never finished", "run: system-migrate recover")
+
+
+def _check_stopped(bundle: Bundle) -> None:
+    for name in bundle.plan.stop:
+        here = os.path.exists(f"{SCANDIR}/{name}") or os.path.isdir(f"{LIVE}/{SERVICES}/{name}")
+        if not here and name not in bundle.plan.services:
+            raise refused(
+                f"{bundle.plan.id} stops the service {name}, which is not here", "correct its name, or take it out of stop:"
+            )
+
+
+def _check_order(bundle: Bundle) -> None:
+    """What an operator makes on one machine is not in the order of the others."""
+    if bundle.plan.local:
+        return
+    last = max((id for id in store.stack() if not store.plan(id).local), default="")
+    if last > bundle.plan.id:
+        raise refused(
+            f"{bundle.plan.id} is out of order: {last} is applied already",
+            f"migrations run in the order of their ids: if no machine has it yet, give it an id after {last}",
+        )
+
+
+def _check_space(bundle: Bundle) -> None:
+    """Room for the bundle's files twice, for snapshots, and some for what the script makes."""
+    need = trees.disk_usage(bundle.directory) * 2 + _SOME
+    if bundle.limits.snapshot:
+        need += snapshots.space(bundle.plan.state)
+    found = os.statvfs(SYSTEM)
+    free = found.f_bavail * found.f_frsize
+    if free < need:
+        raise refused(f"{bundle.plan.id} needs {need >> 10} KiB free in {DATA}, which has {free >> 10}", _ROOM)
+    # A file system that counts no inodes (btrfs) says it has none at all.
+    if found.f_files > 0 and found.f_ffree < _INODES:
+        raise refused(f"{bundle.plan.id} needs {_INODES} inodes free in {DATA}, which has {found.f_ffree}", _ROOM)

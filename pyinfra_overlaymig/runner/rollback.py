@@ -1,0 +1,222 @@
+"""Going to a stack of layers that are sealed already, backward or forward: no script runs, no layer is copied.
+
+  rollback/journal    `from` and `to`, generations. It is committed once `to` is current; `from` is gone back to when the
+                      services of `to` do not get ready. Without this file, what else is there means nothing
+  rollback/services   those that have to stand still while state is replaced
+  rollback/layers     those that come or go
+  rollback/before     the stack that is left, rollback/stack the one that is gone to
+  rollback/state/… publishing paused   as state.py describes a journal
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from enum import Enum, auto
+from typing import NamedTuple
+
+from pyinfra_overlaymig.format import lines
+from pyinfra_overlaymig.format.paths import ROLLBACK, STATE, SYSTEM
+from pyinfra_overlaymig.runner import (
+    confirm,
+    files,
+    follow_services,
+    linux,
+    metadata,
+    reserve,
+    services,
+    snapshots,
+    state,
+    store,
+    switch,
+)
+from pyinfra_overlaymig.runner.say import Leave, attempt, explain, say, warn
+
+_JOURNAL = f"{ROLLBACK}/journal"
+_NOT_READY = 1
+
+
+class Facts(NamedTuple):
+    """What is on disk of a rollback."""
+
+    there: bool
+    journal: bool
+    committed: bool
+    confirm: bool
+
+
+class Fate(Enum):
+    """What is done with one that was interrupted."""
+
+    NOTHING = auto()
+    DROP = auto()
+    TAKE_BACK = auto()
+    FINISH = auto()
+
+
+def fate(facts: Facts) -> Fate:
+    """What becomes of a rollback that an interruption left."""
+    if not facts.there:
+        return Fate.NOTHING
+    if not facts.journal:
+        return Fate.DROP
+    return Fate.FINISH if facts.committed and not facts.confirm else Fate.TAKE_BACK
+
+
+def begin() -> None:
+    """A new, empty journal."""
+    state.drop_replaced()
+    files.drop(ROLLBACK)
+    files.make_dirs(ROLLBACK, mode=0o700)
+    reserve.fill()
+    files.mark(f"{ROLLBACK}/services")
+
+
+def run(stack: tuple[str, ...]) -> int:
+    """Goes to ``stack``, as a worker; its exit code, which is told to whoever confirms."""
+    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    goal = store.newest() + 1
+    try:
+        code = go(stack, goal)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is taken back, and then told by its code
+        if isinstance(error, Leave):
+            error.tell()
+        else:
+            explain(error)
+        warn(f"going to generation {goal} failed")
+        code = _undo(goal)
+    if code == 0:
+        say(f"generation {store.current()} is running")
+    confirm.tell_outcome(code)
+    return code
+
+
+def _undo(goal: int) -> int:
+    if not attempt(lambda: back(live=True) if files.there(_JOURNAL) else recover(live=True)):
+        return 20
+    return 0 if store.current() == goal else 9
+
+
+def go(stack: tuple[str, ...], to: int) -> int:
+    """Makes generation ``to`` with that stack, and it current and running; 9 when its services do not get ready: then all
+    is as before. Between `begin` and this, state to restore can be prepared.
+    """
+    before = store.current()
+    old = store.stack(before)
+    files.write_lines(f"{ROLLBACK}/before", old)
+    files.write_lines(f"{ROLLBACK}/stack", stack)
+    files.write_lines(f"{ROLLBACK}/layers", sorted({*old} ^ {*stack}))
+    _take_snapshots(old, stack)
+    store.write_generation(to, stack)
+    files.write_file(_JOURNAL, f"from {before}\nto {to}\n")
+    linux.syncfs(SYSTEM)
+    store.set_current(to)
+    if complete():
+        return 0
+    Leave(9, "that generation is not kept; the machine is as it was before", "the reason is above").tell()
+    return 9
+
+
+def _take_snapshots(old: tuple[str, ...], stack: tuple[str, ...]) -> None:
+    """Of the layers that come; the services that use their state stand still from here on."""
+    for layer in sorted({*stack} - {*old}):
+        if store.limits(layer).snapshot:
+            paths = store.plan(layer).state
+            services.pause(ROLLBACK, services.needing(services.of(paths, old)))
+            snapshots.take(layer, paths)
+
+
+def complete() -> bool:
+    """What follows the commit. False when it turned out bad, and was taken back."""
+    if attempt(_finish):
+        # It is kept, whatever becomes of this: what is left is done by the next recover.
+        if not attempt(_end):
+            warn("what is left over of it goes with the next change of the machine")
+        return True
+    warn(f"going back to generation {_said('from')}")
+    if not attempt(lambda: back(live=True)):
+        raise Leave(20, "going back failed as well", "the reason is above; run: system-migrate recover")
+    return False
+
+
+def _finish() -> None:
+    _pause()
+    files.mark(f"{ROLLBACK}/publishing")
+    state.publish(ROLLBACK)
+    if store.running() != store.current():
+        switch.live()
+    follow_services.follow(ROLLBACK, _layers())
+    if not confirm.awaited(ROLLBACK):
+        raise Leave(_NOT_READY)
+    linux.syncfs(STATE)
+
+
+def _pause() -> None:
+    """Stops what has to stand still while state is replaced."""
+    services.pause(ROLLBACK, services.needing(files.lines(f"{ROLLBACK}/services")))
+
+
+def _layers() -> tuple[str, ...]:
+    return tuple(files.lines(f"{ROLLBACK}/layers"))
+
+
+def _said(key: str) -> int:
+    return int(dict(lines.pairs(files.read(_JOURNAL)))[key])
+
+
+def back(*, live: bool) -> None:
+    """Takes it back."""
+    reserve.release()
+    # What failed may have been in the middle of the switch: which generation runs is known after this.
+    switch.settle()
+    store.set_current(_said("from"))
+    if live:
+        attempt(_pause)
+    state.take_back(ROLLBACK)
+    if live:
+        if store.running() != store.current():
+            switch.live()
+        if not attempt(lambda: follow_services.follow(ROLLBACK, _layers(), back=True)):
+            warn("services of the generation before do not get ready either")
+    linux.syncfs(STATE)
+    files.drop(_JOURNAL)
+    files.drop(ROLLBACK)
+    metadata.write()
+
+
+def _end() -> None:
+    """All of it succeeded."""
+    files.drop(_JOURNAL)
+    state.keep(ROLLBACK, "rollback")
+    files.drop(ROLLBACK)
+    snapshots.sweep()
+    metadata.write()
+
+
+def recover(*, live: bool) -> None:
+    """Finishes or takes back a rollback that was interrupted."""
+    journal = files.there(_JOURNAL)
+    found = Facts(
+        there=os.path.isdir(ROLLBACK),
+        journal=journal,
+        committed=journal and store.current() == _said("to"),
+        confirm=confirm.asked(ROLLBACK),
+    )
+    what = fate(found)
+    if what is Fate.DROP:
+        if live:
+            services.resume(ROLLBACK)
+        files.drop(ROLLBACK)
+    elif what is Fate.TAKE_BACK:
+        warn(f"going to generation {_said('to')} was interrupted: taken back")
+        back(live=live)
+    elif what is Fate.FINISH and live:
+        warn(f"going to generation {_said('to')} was interrupted: finishing it")
+        complete()
+    elif what is Fate.FINISH:
+        warn(f"going to generation {_said('to')} was interrupted: it boots")
+        files.mark(f"{ROLLBACK}/publishing")
+        state.publish(ROLLBACK)
+        linux.syncfs(STATE)
+        _end()

@@ -1,0 +1,219 @@
+"""The transaction of one migration, from the unpacked bundle in staging/<id> to the mark `applied`.
+
+prepare, run and capture | commit | finish: what fails before the commit is thrown away, what fails after it is reverted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from enum import Enum, auto
+
+from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, STAGING
+from pyinfra_overlaymig.runner import (
+    adopt,
+    capture_stage,
+    confirm,
+    drift,
+    files,
+    finish,
+    linux,
+    recovery,
+    seal,
+    services,
+    snapshots,
+    spawn,
+    stage,
+    state,
+    store,
+)
+from pyinfra_overlaymig.runner.audit import session as audit
+from pyinfra_overlaymig.runner.say import Leave, attempt, explain, say, warn, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyinfra_overlaymig.format.limits import Limits
+    from pyinfra_overlaymig.format.plan import Plan
+
+_INTERRUPTED = 143
+_SHOWN = 20
+
+
+class Phase(Enum):
+    """How far a transaction got; what is undone depends on nothing else."""
+
+    STAGE = auto()
+    CONFLICT = auto()
+    NOTHING = auto()
+    BROKEN = auto()
+    COMMIT = auto()
+    FINISH = auto()
+
+
+class Transaction:
+    """One run of it. ``before``: the generation to go back to."""
+
+    def __init__(self, id: str, plan: Plan, limits: Limits) -> None:
+        self.id = id
+        self.limits = limits
+        self.stage = stage.of(id, plan)
+        self.phase = Phase.STAGE
+        self.before = store.current()
+        self.session: audit.Session | None = None
+
+    @property
+    def directory(self) -> str:
+        return self.stage.directory
+
+
+def run(id: str, plan: Plan, limits: Limits) -> int:
+    """All of it, as a worker: its exit code is the operator's. Only before the commit can it be interrupted."""
+    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    one = Transaction(id, plan, limits)
+    try:
+        _apply(one)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is undone, and then told by its code
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        code = _undo(one, _code_of(error))
+    else:
+        say(f"{id} is applied, generation {store.current()} is running")
+        code = 0
+    confirm.tell_outcome(code)
+    return code
+
+
+def _interrupt(*_: object) -> None:
+    raise Leave(_INTERRUPTED)
+
+
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, Leave):
+        error.tell()
+        return error.code
+    explain(error)
+    return 1
+
+
+def _apply(one: Transaction) -> None:
+    state.drop_replaced()
+    services.pause(one.directory, services.needing(one.stage.plan.stop))
+    if one.limits.snapshot:
+        _take_snapshot(one)
+    _run(one)
+    conflicts = drift.conflicts(one.directory)
+    if conflicts:
+        _resolve(one, conflicts, one.limits.drift)
+    state.plan(one.directory)
+    changes = files.read(f"{one.directory}/changes.list").count("\n")
+    say(f"sealing {changes} changes")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    one.phase = Phase.COMMIT
+    seal.commit(one.stage)
+    one.phase = Phase.FINISH
+    finish.finish(one.id)
+
+
+def _take_snapshot(one: Transaction) -> None:
+    """What uses that state stands still until the end."""
+    paths = one.stage.plan.state
+    services.pause(one.directory, services.needing(services.of(paths, store.stack(one.before))))
+    snapshots.take(one.id, paths)
+
+
+def _run(one: Transaction) -> None:
+    """The install script in its stage, and the capture of what it changed."""
+    stage.prepare(one.stage)
+    one.session = audit.open(f"{one.directory}/audit")
+    say(f"running the install script of {one.id}")
+    code = stage.run(one.stage, one.limits.timeout, one.session)
+    one.session.leave()
+    if files.there(f"{one.directory}/timeout"):
+        raise Leave(9, f"the install script did not end within its limit of {one.limits.timeout} s")
+    if code:
+        raise Leave(code, f"the install script failed with status {code}")
+    # What the commit has to wait for is on its way to the disk meanwhile.
+    spawn.fork(lambda: linux.syncfs(one.directory))
+    say("capturing what it changed")
+    capture_stage.capture(one.stage, one.session)
+    audit.conclude(one.directory, one.session, one.limits)
+    if not os.path.getsize(f"{one.directory}/changes.list") and one.stage.plan.local:
+        one.phase = Phase.NOTHING
+        raise Leave(3)
+
+
+def _resolve(one: Transaction, conflicts: drift.Conflicts, how: str) -> None:
+    """Drift is in the way: what the migration wants to be done about it."""
+    _name_drift(one.id, conflicts)
+    if how == "discard":
+        say("giving it up, as the migration says")
+        drift.prepare_drop(one.directory, conflicts)
+    elif how == "adopt":
+        _adopt(one, conflicts)
+    else:
+        hint = "to give these changes up: system-migrate drift discard PATH; to keep them in a layer: drift adopt PATH"
+        write(2, f"  hint: {hint}\n")
+        one.phase = Phase.CONFLICT
+        raise Leave(3)
+
+
+def _adopt(one: Transaction, conflicts: drift.Conflicts) -> None:
+    """It becomes a layer of its own, and the script runs once more, over that."""
+    # An interrupt comes to the stage, before and after it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    label = one.id.partition("_")[2]
+    if not attempt(lambda: adopt.adopt(label, conflicts)):
+        warn("the drift was not adopted")
+        # It may have got past its own commit: this finishes it or takes it back, and leaves this stage alone.
+        if not attempt(lambda: recovery.recover_stages(live=True, own=one.id)):
+            one.phase = Phase.BROKEN
+        raise Leave(9)
+    signal.signal(signal.SIGTERM, _interrupt)
+    one.before = store.current()
+    say("once more, over the layer that was adopted")
+    stage.clear(one.stage)
+    _run(one)
+    left = drift.conflicts(one.directory)
+    if left:
+        _resolve(one, left, "refuse")
+
+
+def _name_drift(id: str, conflicts: drift.Conflicts) -> None:
+    changes = conflicts.changes
+    warn(f"{id} would change what was changed outside of migrations (drift):")
+    for change in changes[:_SHOWN]:
+        write(2, f"    {change.op} {change.kind} /{change.path}\n")
+    if len(changes) > _SHOWN:
+        warn(f"    and {len(changes) - _SHOWN} more")
+
+
+def _undo(one: Transaction, why: int) -> int:
+    """Takes it back, from wherever it got to; the exit code."""
+    code = 20 if one.phase is Phase.BROKEN else _take_back(one)
+    if code == 0:
+        say("everything is there already: no migration was made")
+        stage.discard(one.id)
+    elif code == 3:  # noqa: PLR2004 - refused
+        stage.discard(one.id)
+    elif code == 9:  # noqa: PLR2004 - reverted
+        stage.keep(one.id, why)
+        snapshots.sweep()
+        warn(f"{one.id} failed; the machine is as it was before. Its log is {one.directory}/log")
+        write(2, "  hint: correct the migration and run it again\n")
+    else:
+        warn(f"{one.id} failed, and so did its revert. Run: system-migrate recover")
+    return code
+
+
+def _take_back(one: Transaction) -> int:
+    if one.phase is Phase.FINISH or (one.phase is Phase.COMMIT and store.has(one.id)):
+        # The rename decides: was it reached, the migration is current and has to be taken back.
+        warn(f"reverting to generation {one.before}")
+        return 9 if attempt(lambda: finish.revert(one.id, one.before, live=True)) else 20
+    audit.trace(one.directory, one.session)
+    if one.phase is Phase.COMMIT:
+        files.drop(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
+    stage.shrink(one.id)
+    services.resume(one.directory)
+    return {Phase.CONFLICT: 3, Phase.NOTHING: 0}.get(one.phase, 9)
