@@ -4,7 +4,6 @@
 # has built in, and chroot: a layer may have broken everything else. FORMAT.md describes what is on disk.
 set -eu
 
-base=/run/system-migrate/base
 installed=/data/system/runner/system-migrate
 verb=${1-}
 
@@ -29,7 +28,7 @@ init:* | *:/data/system/runner/*) ;;
     ;;
 esac
 
-# lacking ROOT: there is no python3 in ROOT. Whatever is wrong, a machine boots.
+# lacking: there is no python3 in the base. Whatever is wrong, a machine boots.
 lacking() {
     echo 'system-migrate: the base has no /usr/bin/python3' >&2
     echo "  hint: rebuild the image with Debian's package python3; machine_prepared installs it on a machine not booted by the runner" >&2
@@ -39,12 +38,12 @@ lacking() {
     exec "$@"
 }
 
-# The view of the base is there from the first verb of a boot on: so is /proc in it.
-if [ ! -e "$base/proc/1" ]; then
-    [ -x /usr/bin/python3 ] || lacking "$@"
-    exec /usr/bin/python3 -I -S -B -X utf8 "$place" "$@"
-fi
+# The view of the base is there from the first verb of a boot on; it hangs in the old root where a switch was killed.
+for base in /run/system-migrate/base /dev/.system-migrate.old/run/system-migrate/base ''; do
+    [ ! -e "$base/proc/1" ] || break
+done
 [ -x "$base/usr/bin/python3" ] || lacking "$@"
+[ -n "$base" ] || exec /usr/bin/python3 -I -S -B -X utf8 "$place" "$@"
 # What is not the machine's own, as a runner that is just being installed, lies in the running root.
 [ -f "$base$place/__main__.py" ] || place=/proc/1/root$place
 set -- "$base" /usr/bin/python3 -I -S -B -X utf8 -X inside=yes "$place" "$@"

@@ -69,12 +69,16 @@ def fate(facts: Facts) -> Fate:
     return Fate.GO_ON_TAKING_BACK if facts.record else Fate.UNDO
 
 
-def recover(*, live: bool) -> None:
+def recover(*, live: bool, going_back: bool = False) -> None:
     """Undoes each stage whose migration is not in the current generation, and finishes each that is and is not applied.
 
-    Not ``live``: the current generation is not running yet; then only files are mended.
+    Not ``live``: the current generation is not running yet; then only files are mended. ``going_back``: to one that can be
+    assembled, where the current one cannot be.
     """
     if not store.whole(store.current()):
+        if going_back:
+            _sweep(live=live)
+            return
         raise Leave(20, "the current generation cannot be assembled", f"look at {SYSTEM}/generations and {SYSTEM}/layers")
     _sweep(live=live)
     rollback.recover(live=live)
@@ -139,7 +143,7 @@ def _finish(id: str, *, live: bool) -> None:
         state.publish(journal)
         return
     before = store.before(store.current())
-    if spawn.succeeded(spawn.fork(lambda: _finish_aside(id))):
+    if spawn.finish(spawn.fork(lambda: _finish_aside(id))) == 0:
         return
     for line in files.lines(f"{journal}/log")[-_SHOWN:]:
         say(line)

@@ -85,9 +85,14 @@ def status(found: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def succeeded(child: Child) -> bool:
-    """Whether the child ended well; waits for it."""
-    return wait(child) == 0
+def finish(child: Child) -> int:
+    """How the child ended; where this process is interrupted meanwhile, the child is killed."""
+    try:
+        return wait(child) or 0
+    except BaseException:
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        wait(child)
+        raise
 
 
 def become(argv: list[str], env: Mapping[str, str] | None = None, root: str | None = None) -> None:
@@ -95,9 +100,7 @@ def become(argv: list[str], env: Mapping[str, str] | None = None, root: str | No
     if root is not None:
         os.chroot(root)
     os.chdir("/")
-    for number in _DEFAULT:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    default_signals()
     environment = dict(os.environ if env is None else env)
     # Looked up in the new root.
     os.environ["PATH"] = environment.get("PATH", PATH)
@@ -107,6 +110,13 @@ def become(argv: list[str], env: Mapping[str, str] | None = None, root: str | No
         sys.stderr = None
         warn(f"{argv[0]}: {error.strerror}")
         os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUN)
+
+
+def default_signals() -> None:
+    """As a program expects them: what Python, or the runner, ignores would be ignored by it as well."""
+    for number in _DEFAULT:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def run(

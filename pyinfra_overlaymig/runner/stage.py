@@ -85,18 +85,13 @@ def paths(stage: Stage) -> list[str]:
 def run(stage: Stage, seconds: int, session: audit.Session) -> int:
     """Runs the install script in the stage; its status, `spawn.LATE` with the file `timeout` where it took too long."""
     outside = spawn.fork(lambda: _outside(stage, seconds, session))
-    try:
-        session.watch()
-        code = spawn.wait(outside)
-    except BaseException:
-        # The kernel ends with it all that is in its namespaces.
-        os.kill(outside.pid, signal.SIGKILL)
-        spawn.wait(outside)
-        raise
+    session.watch()
+    # Where it is killed the kernel ends with it all that is in its namespaces.
+    code = spawn.finish(outside)
     stage_root.take_back_lent(stage)
     if code == 0:
         _take_whole_uppers(stage)
-    return code or 0
+    return code
 
 
 def _outside(stage: Stage, seconds: int, session: audit.Session) -> int:

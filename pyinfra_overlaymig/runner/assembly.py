@@ -1,0 +1,59 @@
+"""The part of a boot that is done in the base view: mends what the last power-off interrupted, then switches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyinfra_overlaymig.format.paths import LIVE
+from pyinfra_overlaymig.runner import base, fallback, lock, recovery, services, store, switch
+from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
+
+Work = Callable[[], None]
+
+
+def assemble() -> None:
+    """Makes the newest generation that can be assembled, and has not failed too often, the running root."""
+    store.layout()
+    lock.take("boot")
+    # Twice: what failed may have been the moment's, not the generation's, and can be done again.
+    while not attempt(_switch) and not attempt(_switch):
+        if not store.stack():
+            raise Leave(20, "not even the base alone can be assembled", "look at the lines above")
+        fallback.fall_back()
+    _lay_out()
+    say(f"generation {store.current()} is running")
+
+
+def _switch() -> None:
+    recovery.recover(live=False)
+    n = store.current()
+    if store.stack(n) and fallback.failed_boots(n) >= fallback.AFTER:
+        fallback.fall_back()
+        n = store.current()
+    made_on = store.generation(n).base if n else ""
+    if made_on and made_on != base.identity():
+        warn(f"the base has changed since generation {n} was made: from {made_on} to {base.identity()}")
+    if store.stack(n):
+        fallback.count(n)
+    switch.live()
+
+
+def _lay_out() -> None:
+    # With what the base has: the layers may be what is broken.
+    if not attempt(lambda: services.boot(LIVE)) and not attempt(lambda: services.boot(LIVE)):
+        warn("some services could not be laid out")
+
+
+def lay_out_base() -> None:
+    """Where no generation runs: the base's own services."""
+    services.boot("")
+
+
+def give_up() -> None:
+    """The command that the machine is to become cannot be started in this generation: falls back, in this boot."""
+    lock.take("boot")
+    if not store.stack():
+        raise Leave(20, "it cannot be started in the base either", "rebuild the image")
+    fallback.fall_back()
+    switch.live()
+    services.lay_out_anew(LIVE)

@@ -1,0 +1,60 @@
+"""Reads from a finished stage what its script changed, and takes out of its upper what is no change and belongs to no layer."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from pyinfra_overlaymig.format import octal
+from pyinfra_overlaymig.format.paths import NOWHERE, RUN
+from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, store
+from pyinfra_overlaymig.runner.audit import packages
+from pyinfra_overlaymig.runner.say import Leave
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyinfra_overlaymig.runner.stage import Stage
+
+_NAME = re.compile(r"[a-z][A-Za-z0-9._-]*")
+
+
+def capture(stage: Stage) -> None:
+    """Writes changes.list, and in lists/ what only looked like a change; in a mount namespace that ends with it."""
+    if spawn.finish(spawn.fork(lambda: _capture(stage))):
+        raise Leave(1, "what the script changed cannot be read", "the reason is above")
+
+
+def _capture(stage: Stage) -> None:
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    lower, lists = f"{stage.directory}/lower", f"{stage.directory}/lists"
+    files.make_dirs(lower, lists)
+    mounts.mount_lower(f"{RUN}/stack", lower, store.stack(), linux.MS_NOSUID | linux.MS_NODEV)
+    files.drop(*(f"{stage.upper}/{path}" for path in NOWHERE))
+    if stage.plan.state_auto:
+        _find_state(stage, lower)
+    found = compare.compare(stage.upper, lower)
+    packages.write(f"{stage.directory}/audit", lower, stage.upper)
+    compare.prune(stage.upper, found)
+    for name in ("times", "unchanged", "carriers"):
+        files.write_lines(f"{lists}/{name}", [octal.escape_path(path) for path in getattr(found, name)])
+    files.write_lines(f"{stage.directory}/changes.list.new", [change.line() for change in found.changes])
+    os.rename(f"{stage.directory}/changes.list.new", f"{stage.directory}/changes.list")
+
+
+def _find_state(stage: Stage, lower: str) -> None:
+    """Directories that the script made in /var/lib and gave to an account of their own are state, for a migration that
+    nobody wrote a manifest for.
+    """
+    top = "var/lib"
+    for name in files.names(f"{stage.upper}/{top}"):
+        made = f"{stage.upper}/{top}/{name}"
+        if not files.plain_dir(made) or not _NAME.fullmatch(name) or files.there(f"{lower}/{top}/{name}"):
+            continue
+        if os.lstat(made).st_uid == 0:
+            continue
+        number = len(files.lines(f"{stage.directory}/state/paths")) + 1
+        os.mkdir(f"{stage.directory}/state/{number}")
+        os.rename(made, f"{stage.directory}/state/{number}/tree")
+        os.mkdir(made)
+        files.append_line(f"{stage.directory}/state/paths", octal.escape_text(f"/{top}/{name}"))

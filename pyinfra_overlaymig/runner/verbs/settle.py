@@ -1,0 +1,44 @@
+"""settle: the part of boot that has to wait for s6. A migration that was past its commit when the power went is finished
+(services, health check, mark) or reverted; then all services have to get ready, or the boot counts as failed.
+
+Not for people: `recover` does the first part.
+"""
+
+from __future__ import annotations
+
+from pyinfra_overlaymig.runner import fallback, lock, recovery, services, store
+from pyinfra_overlaymig.runner.clock import Deadline
+from pyinfra_overlaymig.runner.say import attempt, warn
+
+_BEGIN_WITHIN = 10.0
+"""Seconds within which s6-svscan runs, where it is to run."""
+
+
+def main(_: list[str]) -> int:
+    booted = store.running()
+    supported = services.wait_supported(Deadline(_BEGIN_WITHIN))
+    if not store.applied(booted):
+        lock.take("recover")
+        if not attempt(lambda: recovery.recover(live=True)):
+            warn("the recovery was not finished: system-migrate recover goes on with it")
+        lock.release()
+    if not supported:
+        return 0
+    # Without the lock: a service that never gets ready must not keep operators out.
+    late = services.late()
+    lock.take("boot", wait=True)
+    if store.current() != booted:
+        return 0
+    if not late:
+        fallback.forget()
+    else:
+        _failed(booted, late)
+    return 0
+
+
+def _failed(booted: int, late: list[str]) -> None:
+    failed = fallback.failed_boots(booted) or fallback.count(booted)
+    warn(f"not ready after this boot: {' '.join(late)} (boot {failed} of {fallback.AFTER} before falling back)")
+    if failed >= fallback.AFTER:
+        fallback.fall_back()
+        recovery.recover(live=True)

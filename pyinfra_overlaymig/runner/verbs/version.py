@@ -1,0 +1,12 @@
+"""version: this runner's version and the format it reads and writes."""
+
+from __future__ import annotations
+
+from pyinfra_overlaymig.runner.say import write
+from pyinfra_overlaymig.runner.store import FORMAT
+from pyinfra_overlaymig.runner.version import VERSION
+
+
+def main(_: list[str]) -> int:
+    write(1, f"system-migrate {VERSION} (format {FORMAT})\n")
+    return 0
