@@ -4,13 +4,16 @@ FROM debian:bookworm-slim
 
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        attr auditd ca-certificates diffutils execline iproute2 mount procps s6 \
+        auditd ca-certificates execline iproute2 procps python3 s6 \
     && rm -rf /var/lib/apt/lists/* \
     && mkdir -p /data /etc/s6/services
 
 # For the first boot. machine_prepared puts its own version on /data, which later boots use.
-COPY --chmod=755 pyinfra_overlaymig/runner /usr/local/lib/system-migrate
-RUN ln -s ../lib/system-migrate/system-migrate /usr/local/sbin/system-migrate
+COPY pyinfra_overlaymig/__init__.py /usr/local/lib/system-migrate/pyinfra_overlaymig/
+COPY pyinfra_overlaymig/format /usr/local/lib/system-migrate/pyinfra_overlaymig/format
+COPY pyinfra_overlaymig/runner /usr/local/lib/system-migrate/pyinfra_overlaymig/runner
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /usr/local/lib/system-migrate \
+    && ln -s ../lib/system-migrate/pyinfra_overlaymig/runner/system-migrate /usr/local/sbin/system-migrate
 
-ENTRYPOINT ["/bin/sh", "/usr/local/lib/system-migrate/system-migrate", "boot", "--"]
+ENTRYPOINT ["/usr/local/sbin/system-migrate", "boot", "--"]
 CMD ["s6-svscan", "/run/service"]

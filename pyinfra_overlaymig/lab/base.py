@@ -18,7 +18,7 @@ from pyinfra_overlaymig.lab.locking import Report, locked
 from pyinfra_overlaymig.lab.run import run
 from pyinfra_overlaymig.lab.sources import Sources, host_sources
 
-PACKAGES = ("openssh-server", "s6", "execline", "attr", "auditd", "procps", "iproute2", "ca-certificates")
+PACKAGES = ("openssh-server", "python3", "s6", "execline", "attr", "auditd", "procps", "iproute2", "ca-certificates")
 
 _SSHD_CONFIG = """\
 HostKey /etc/ssh/ssh_host_ed25519_key

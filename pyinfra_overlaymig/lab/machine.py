@@ -154,7 +154,7 @@ def _seed(place: Place) -> None:
     _unpack_runner(seed / "usr/local/lib/system-migrate")
     command = seed / "usr/local/sbin/system-migrate"
     command.parent.mkdir(parents=True, exist_ok=True)
-    command.symlink_to("../lib/system-migrate/system-migrate")
+    command.symlink_to("../lib/system-migrate/pyinfra_overlaymig/runner/system-migrate")
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

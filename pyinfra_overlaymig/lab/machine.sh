@@ -69,7 +69,7 @@ boot() {
     umount -l /run/old-root
     rmdir /run/old-root
     exec env -i HOME=/root TERM=linux LANG=C.UTF-8 "PATH=$PATH" \
-        /usr/local/lib/system-migrate/system-migrate boot -- s6-svscan /run/service
+        /usr/local/sbin/system-migrate boot -- s6-svscan /run/service
 }
 
 # volatile: a machine's root need not survive anything, so nothing of it has to be written out at once.

@@ -39,4 +39,4 @@ ip link set eth0 mtu "$mtu" up
 ip route add default via "$gateway"
 exec switch_root . /usr/bin/env -i HOME=/root TERM=linux LANG=C.UTF-8 \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    /usr/local/lib/system-migrate/system-migrate boot -- s6-svscan /run/service
+    /usr/local/sbin/system-migrate boot -- s6-svscan /run/service

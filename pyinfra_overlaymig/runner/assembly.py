@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyinfra_overlaymig.format.paths import LIVE
-from pyinfra_overlaymig.runner import base, fallback, lock, recovery, services, store, switch
+from pyinfra_overlaymig.format.paths import LIVE, SCANDIR, SERVICEDIRS
+from pyinfra_overlaymig.runner import base, fallback, files, lock, recovery, store, supervision, switch
 from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
 
 Work = Callable[[], None]
@@ -40,13 +40,13 @@ def _switch() -> None:
 
 def _lay_out() -> None:
     # With what the base has: the layers may be what is broken.
-    if not attempt(lambda: services.boot(LIVE)) and not attempt(lambda: services.boot(LIVE)):
+    if not attempt(lambda: supervision.boot(LIVE)) and not attempt(lambda: supervision.boot(LIVE)):
         warn("some services could not be laid out")
 
 
 def lay_out_base() -> None:
     """Where no generation runs: the base's own services."""
-    services.boot("")
+    supervision.boot("")
 
 
 def give_up() -> None:
@@ -56,4 +56,6 @@ def give_up() -> None:
         raise Leave(20, "it cannot be started in the base either", "rebuild the image")
     fallback.fall_back()
     switch.live()
-    services.lay_out_anew(LIVE)
+    for top in (SCANDIR, SERVICEDIRS):
+        files.drop(*(f"{top}/{name}" for name in files.names(top)))
+    _lay_out()

@@ -8,7 +8,6 @@ import re
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import NOWHERE, RUN
 from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, store
-from pyinfra_overlaymig.runner.audit import packages
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
@@ -34,10 +33,9 @@ def _capture(stage: Stage) -> None:
     if stage.plan.state_auto:
         _find_state(stage, lower)
     found = compare.compare(stage.upper, lower)
-    packages.write(f"{stage.directory}/audit", lower, stage.upper)
     compare.prune(stage.upper, found)
-    for name in ("times", "unchanged", "carriers"):
-        files.write_lines(f"{lists}/{name}", [octal.escape_path(path) for path in getattr(found, name)])
+    for name, paths in (("times", found.times), ("unchanged", found.unchanged), ("unchanged.dirs", found.carriers)):
+        files.write_lines(f"{lists}/{name}", [octal.escape_path(path) for path in paths])
     files.write_lines(f"{stage.directory}/changes.list.new", [change.line() for change in found.changes])
     os.rename(f"{stage.directory}/changes.list.new", f"{stage.directory}/changes.list")
 

@@ -11,15 +11,16 @@ from pyinfra_overlaymig.runner import (
     copies,
     drift,
     files,
-    follow_services,
     linux,
     metadata,
     reserve,
     services,
+    services_follow,
     spawn,
     stage,
     state,
     store,
+    supervision,
     switch,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
@@ -44,7 +45,8 @@ def finish(id: str) -> None:
     # Not before: services stand still meanwhile.
     explaining = audit.begin_explaining(journal)
     try:
-        follow_services.follow(journal, (id,))
+        if not services_follow.follow(journal, (id,)):
+            raise Leave(_UNHEALTHY)
         verify(id)
         if not confirm.awaited(journal):
             raise Leave(_UNHEALTHY)
@@ -97,11 +99,12 @@ def _verify_once(id: str, script: str, limit: int) -> str:
     return f"did not end within its limit of {limit} s" if code == spawn.LATE else f"failed with status {code}"
 
 
-def _pause_own(id: str) -> None:
-    """Stops the services that the migration defines, and what needs them, as far as they run."""
+def _pause_own(id: str, *, force: bool = False) -> None:
+    """Stops the services that the migration defines, and what needs them, as far as they run; raises when one does not."""
     record = store.record(id)
     own = [name for name in (record.services if record else ()) if services.restart(name) != "never"]
-    services.pause(f"{STAGING}/{id}", services.needing(own))
+    if not supervision.pause(f"{STAGING}/{id}", services.needing(own), force=force):
+        raise Leave(_UNHEALTHY)
 
 
 def revert(id: str, generation: int, *, live: bool) -> None:
@@ -119,10 +122,10 @@ def revert(id: str, generation: int, *, live: bool) -> None:
     files.write_lines(f"{journal}/layers", [id])
     if live:
         # Better under a service that does not stop than not at all.
-        attempt(lambda: _pause_own(id))
+        attempt(lambda: _pause_own(id, force=True))
         switch.live()
     state.take_back(journal)
-    if live and not attempt(lambda: follow_services.follow(journal, (id,), back=True)):
+    if live and not services_follow.follow(journal, (id,), back=True):
         warn("services of the generation before do not get ready")
     if os.path.isdir(f"{LAYERS}/{id}"):
         os.rename(f"{LAYERS}/{id}", f"{journal}/upper")

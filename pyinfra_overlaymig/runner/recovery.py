@@ -13,15 +13,15 @@ from pyinfra_overlaymig.runner import (
     confirm,
     files,
     finish,
-    follow_services,
     metadata,
     rollback,
-    services,
+    services_follow,
     snapshots,
     spawn,
     stage,
     state,
     store,
+    supervision,
     switch,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
@@ -131,7 +131,7 @@ def _undo(id: str, *, live: bool) -> None:
     files.drop(f"{LAYERS}/{id}")
     stage.shrink(id)
     if live:
-        services.resume(f"{STAGING}/{id}")
+        supervision.resume(f"{STAGING}/{id}")
     stage.keep(id, "interrupted")
 
 
@@ -179,7 +179,7 @@ def _recover_running() -> None:
     if store.current() != store.running():
         warn(f"generation {store.current()} is current and {store.running()} runs: switching")
         switch.live()
-    done = attempt(lambda: follow_services.follow(FOLLOW, ()))
+    done = services_follow.follow(FOLLOW, ())
     # Tried once: one that does not get ready must not be in the way of going back.
     files.drop(FOLLOW)
     if not done:

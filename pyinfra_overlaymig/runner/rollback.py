@@ -20,19 +20,21 @@ from pyinfra_overlaymig.format.paths import ROLLBACK, STATE, SYSTEM
 from pyinfra_overlaymig.runner import (
     confirm,
     files,
-    follow_services,
     linux,
     metadata,
     reserve,
     services,
+    services_follow,
     snapshots,
     state,
     store,
+    supervision,
     switch,
 )
 from pyinfra_overlaymig.runner.say import Leave, attempt, explain, say, warn
 
 _JOURNAL = f"{ROLLBACK}/journal"
+_SERVICES = f"{ROLLBACK}/services"
 _NOT_READY = 1
 
 
@@ -69,7 +71,7 @@ def begin() -> None:
     files.drop(ROLLBACK)
     files.make_dirs(ROLLBACK, mode=0o700)
     reserve.fill()
-    files.mark(f"{ROLLBACK}/services")
+    files.mark(_SERVICES)
 
 
 def run(stack: tuple[str, ...]) -> int:
@@ -123,7 +125,7 @@ def _take_snapshots(old: tuple[str, ...], stack: tuple[str, ...]) -> None:
     for layer in sorted({*stack} - {*old}):
         if store.limits(layer).snapshot:
             paths = store.plan(layer).state
-            services.pause(ROLLBACK, services.needing(services.of(paths, old)))
+            _pause(services.of(paths, old))
             snapshots.take(layer, paths)
 
 
@@ -141,20 +143,20 @@ def complete() -> bool:
 
 
 def _finish() -> None:
-    _pause()
+    _pause(files.lines(_SERVICES))
     files.mark(f"{ROLLBACK}/publishing")
     state.publish(ROLLBACK)
     if store.running() != store.current():
         switch.live()
-    follow_services.follow(ROLLBACK, _layers())
-    if not confirm.awaited(ROLLBACK):
+    if not services_follow.follow(ROLLBACK, _layers()) or not confirm.awaited(ROLLBACK):
         raise Leave(_NOT_READY)
     linux.syncfs(STATE)
 
 
-def _pause() -> None:
-    """Stops what has to stand still while state is replaced."""
-    services.pause(ROLLBACK, services.needing(files.lines(f"{ROLLBACK}/services")))
+def _pause(names: list[str], *, force: bool = False) -> None:
+    """Stops what has to stand still while state is replaced, and what needs it; raises when one of them does not."""
+    if not supervision.pause(ROLLBACK, services.needing(names), force=force):
+        raise Leave(_NOT_READY)
 
 
 def _layers() -> tuple[str, ...]:
@@ -172,12 +174,12 @@ def back(*, live: bool) -> None:
     switch.settle()
     store.set_current(_said("from"))
     if live:
-        attempt(_pause)
+        attempt(lambda: _pause(files.lines(_SERVICES), force=True))
     state.take_back(ROLLBACK)
     if live:
         if store.running() != store.current():
             switch.live()
-        if not attempt(lambda: follow_services.follow(ROLLBACK, _layers(), back=True)):
+        if not services_follow.follow(ROLLBACK, _layers(), back=True):
             warn("services of the generation before do not get ready either")
     linux.syncfs(STATE)
     files.drop(_JOURNAL)
@@ -206,7 +208,7 @@ def recover(*, live: bool) -> None:
     what = fate(found)
     if what is Fate.DROP:
         if live:
-            services.resume(ROLLBACK)
+            supervision.resume(ROLLBACK)
         files.drop(ROLLBACK)
     elif what is Fate.TAKE_BACK:
         warn(f"going to generation {_said('to')} was interrupted: taken back")

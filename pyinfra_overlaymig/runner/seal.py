@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
+from pyinfra_overlaymig.format import audit as audit_format
 from pyinfra_overlaymig.format import octal, record
 from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, SYSTEM
@@ -62,8 +63,8 @@ def _record(stage: Stage, generation: int) -> record.Record:
         files=changes.count("\n"),
         size=trees.disk_usage(stage.upper, apparent=True),
         state=tuple(dict.fromkeys([*found, *stage.plan.state])),
-        services=tuple(stage.plan.services),
-        audit=tuple(audit.summary(stage.directory)),
+        services=stage.plan.services,
+        audit=audit_format.parse({key: str(value) for key, value in audit.summary(stage.directory)}),
     )
 
 

@@ -8,6 +8,7 @@ from pyinfra_overlaymig.format import generation as generations_format
 from pyinfra_overlaymig.format import limits as limits_format
 from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format import record as record_format
+from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.paths import GENERATIONS, LAYERS, MIGRATIONS, RUN, STATE, SYSTEM
 from pyinfra_overlaymig.runner import files
 from pyinfra_overlaymig.runner.clock import now
@@ -74,12 +75,12 @@ def newest() -> int:
 
 def generation(n: int) -> Generation:
     """The record of generation ``n``; one without anything where it cannot be read."""
-    found = _generations.get(n)
-    if found is None:
-        found = generations_format.parse(files.read(f"{GENERATIONS}/{n}"))
-        if found.made:
-            _generations[n] = found
-    return found
+    if n not in _generations:
+        try:
+            _generations[n] = generations_format.parse(files.read(f"{GENERATIONS}/{n}"))
+        except FormatError:
+            return generations_format.UNREADABLE
+    return _generations[n]
 
 
 def stack(n: int | None = None) -> tuple[str, ...]:

@@ -26,12 +26,15 @@ from pyinfra_overlaymig.runner import (
     stage,
     state,
     store,
+    supervision,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.say import Leave, attempt, explain, say, warn, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyinfra_overlaymig.format.limits import Limits
     from pyinfra_overlaymig.format.plan import Plan
 
@@ -98,7 +101,7 @@ def _code_of(error: BaseException) -> int:
 
 def _apply(one: Transaction) -> None:
     state.drop_replaced()
-    services.pause(one.directory, services.needing(one.stage.plan.stop))
+    _pause(one, one.stage.plan.stop)
     if one.limits.snapshot:
         _take_snapshot(one)
     _run(one)
@@ -118,8 +121,14 @@ def _apply(one: Transaction) -> None:
 def _take_snapshot(one: Transaction) -> None:
     """What uses that state stands still until the end."""
     paths = one.stage.plan.state
-    services.pause(one.directory, services.needing(services.of(paths, store.stack(one.before))))
+    _pause(one, services.of(paths, store.stack(one.before)))
     snapshots.take(one.id, paths)
+
+
+def _pause(one: Transaction, names: Iterable[str]) -> None:
+    """These stand still until the end, and what needs them."""
+    if not supervision.pause(one.directory, services.needing(list(names))):
+        raise Leave(9)
 
 
 def _run(one: Transaction) -> None:
@@ -215,5 +224,5 @@ def _take_back(one: Transaction) -> int:
     if one.phase is Phase.COMMIT:
         files.drop(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
     stage.shrink(one.id)
-    services.resume(one.directory)
+    supervision.resume(one.directory)
     return {Phase.CONFLICT: 3, Phase.NOTHING: 0}.get(one.phase, 9)

@@ -6,7 +6,8 @@ Not for people: `recover` does the first part.
 
 from __future__ import annotations
 
-from pyinfra_overlaymig.runner import fallback, lock, recovery, services, store
+from pyinfra_overlaymig.format.paths import SCANDIR
+from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, s6, services, store
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import attempt, warn
 
@@ -16,7 +17,7 @@ _BEGIN_WITHIN = 10.0
 
 def main(_: list[str]) -> int:
     booted = store.running()
-    supported = services.wait_supported(Deadline(_BEGIN_WITHIN))
+    supported = s6.until(services.supported, Deadline(_BEGIN_WITHIN), SCANDIR)
     if not store.applied(booted):
         lock.take("recover")
         if not attempt(lambda: recovery.recover(live=True)):
@@ -25,7 +26,7 @@ def main(_: list[str]) -> int:
     if not supported:
         return 0
     # Without the lock: a service that never gets ready must not keep operators out.
-    late = services.late()
+    late = readiness.late()
     lock.take("boot", wait=True)
     if store.current() != booted:
         return 0
