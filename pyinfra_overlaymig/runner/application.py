@@ -50,8 +50,8 @@ def _is_applied(bundle: Bundle) -> bool:
 def _show_difference(old: str, new: str, was: str, now: str) -> None:
     import difflib  # noqa: PLC0415 - rare
 
-    texts = [files.read(path).splitlines(keepends=True) for path in (old, new)]
-    for line in difflib.unified_diff(*texts, was, now):
+    before, after = (files.read(path).splitlines(keepends=True) for path in (old, new))
+    for line in difflib.unified_diff(before, after, was, now):
         write(2, line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
 
 

@@ -8,7 +8,7 @@ from pyinfra_overlaymig.format.paths import LIVE, SCANDIR, SERVICEDIRS
 from pyinfra_overlaymig.runner import base, fallback, files, lock, recovery, store, supervision, switch
 from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 def assemble() -> None:

@@ -125,4 +125,4 @@ def ptrace() -> Callable[[int, int, int | None, int | None], int]:
     call = _libc.ptrace
     call.restype = ctypes.c_long
     call.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    return call  # type: ignore[no-any-return] # ctypes makes functions of names
+    return call
