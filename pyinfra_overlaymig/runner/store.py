@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pyinfra_overlaymig.format import FORMAT, FormatError
 from pyinfra_overlaymig.format import generation as generations_format
 from pyinfra_overlaymig.format import limits as limits_format
 from pyinfra_overlaymig.format import plan as plan_format
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.format.plan import Plan
     from pyinfra_overlaymig.format.record import Record
 
-FORMAT = 1
 _CURRENT = f"{GENERATIONS}/current"
 
 _generations: dict[int, Generation] = {}
@@ -76,9 +76,11 @@ def generation(n: int) -> Generation:
     """The record of generation ``n``; one without anything where it cannot be read."""
     found = _generations.get(n)
     if found is None:
-        found = generations_format.parse(files.read(f"{GENERATIONS}/{n}"))
-        if found.made:
-            _generations[n] = found
+        try:
+            found = generations_format.parse(files.read(f"{GENERATIONS}/{n}"))
+        except FormatError:
+            return generations_format.UNREADABLE
+        _generations[n] = found
     return found
 
 
