@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.octal import unescape_text
+from pyinfra_overlaymig.format.octal import unescape_text
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from pyinfra_overlaymig.octal import escape_text
+from pyinfra_overlaymig.format.octal import escape_text
 
 PLAN_FORMAT: Final = 1
 ID_EXAMPLE: Final = "20240206-001_add_postgresql"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from pyinfra_overlaymig.errors import InvalidStatus
 from pyinfra_overlaymig.json_fields import Fields, mismatch
-from pyinfra_overlaymig.octal import escape_text
+from pyinfra_overlaymig.format.octal import escape_text
 
 FORMAT: Final = 1
 

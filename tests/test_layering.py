@@ -15,7 +15,8 @@ TOP = Path(pyinfra_overlaymig.__file__).parent
 LAYERS = (
     ("__init__",),
     ("errors",),
-    ("octal", "document"),
+    ("format",),
+    ("document",),
     ("json_fields", "model"),
     ("manifest",),
     ("migration",),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
+from pyinfra_overlaymig.format import FORMAT, FormatError
 from pyinfra_overlaymig.format import generation as generations_format
 from pyinfra_overlaymig.format import limits as limits_format
 from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format import record as record_format
-from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.paths import GENERATIONS, LAYERS, MIGRATIONS, RUN, STATE, SYSTEM
 from pyinfra_overlaymig.runner import files
 from pyinfra_overlaymig.runner.clock import now
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.format.plan import Plan
     from pyinfra_overlaymig.format.record import Record
 
-FORMAT = 1
 _CURRENT = f"{GENERATIONS}/current"
 
 _generations: dict[int, Generation] = {}
@@ -75,12 +74,14 @@ def newest() -> int:
 
 def generation(n: int) -> Generation:
     """The record of generation ``n``; one without anything where it cannot be read."""
-    if n not in _generations:
+    found = _generations.get(n)
+    if found is None:
         try:
-            _generations[n] = generations_format.parse(files.read(f"{GENERATIONS}/{n}"))
+            found = generations_format.parse(files.read(f"{GENERATIONS}/{n}"))
         except FormatError:
             return generations_format.UNREADABLE
-    return _generations[n]
+        _generations[n] = found
+    return found
 
 
 def stack(n: int | None = None) -> tuple[str, ...]:

@@ -1,0 +1,71 @@
+"""What names, paths and words in a plan may be; the operator's side says the same with a file and a line beside it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from pyinfra_overlaymig.format.paths import FOREIGN, OF_PACKAGES, is_below
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
+
+SERVICE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+DAY: Final = 24 * 60 * 60
+"""The most seconds that any limit may be."""
+DRIFT: Final = ("refuse", "adopt", "discard")
+AUDIT: Final = ("wanted", "required")
+RESTART: Final = ("always", "changed", "never")
+SETTINGS: Final = (
+    *("run", "prepare", "finish", "user", "check", "down_signal"),
+    *("notification_fd", "timeout_kill", "max_death_tally", "environment", "needs"),
+)
+"""Keys of a service that shape it."""
+
+
+def valid_service(name: str) -> bool:
+    """Whether ``name`` may be that of a service."""
+    return bool(SERVICE_NAME.fullmatch(name))
+
+
+def state_path(text: str) -> str:
+    """The state path that is meant by ``text``: without blanks of any kind in its slashes."""
+    return posixpath.normpath("/" + text.lstrip("/"))
+
+
+def state_trouble(text: str) -> tuple[str, str] | None:
+    """Why ``text`` can be no state path, and what to do; None where it can."""
+    if not text.startswith("/") or ".." in text.split("/") or "\0" in text:
+        return f"state path {text!r} is not absolute or has `..` in it", "write it like /var/lib/postgresql"
+    path = state_path(text)
+    for top in FOREIGN:
+        if path == "/" or is_below(path, top):
+            return (
+                f"state path {text!r} cannot be state: {top} and / are not a layer's",
+                "name the directory that the service keeps its data in",
+            )
+    for top in OF_PACKAGES:
+        if is_below(path, top) or is_below(top, path):
+            return (
+                f"state path {text!r} touches {top}, which belongs to the system",
+                "packages and files would disagree after a rollback; name a narrower directory",
+            )
+    return None
+
+
+def overlap(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Two of ``paths`` of which one lies in the other, the later first; None where there are none."""
+    before: list[str] = []
+    for path in paths:
+        for other in before:
+            if is_below(path, other) or is_below(other, path):
+                return path, other
+        before.append(path)
+    return None
+
+
+def inside(path: str) -> bool:
+    """Whether a relative path stays where it belongs: no empty parts, no `.` and no `..`."""
+    return not {"", ".", ".."}.intersection(path.split("/")) and "\0" not in path
