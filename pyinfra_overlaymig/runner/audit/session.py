@@ -1,0 +1,281 @@
+"""A session that is watched: it begins, is entered by who is to be watched, and left; what it needs goes with it.
+
+What others call of this room has its name here.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from pyinfra_overlaymig.runner import files, linux, spawn
+from pyinfra_overlaymig.runner.audit import auditd, hold, places, rules, shared
+from pyinfra_overlaymig.runner.audit.netlink import Audit
+from pyinfra_overlaymig.runner.audit.outcome import (
+    begin_explaining,
+    conclude,
+    explain,
+    finish_explaining,
+    preflight,
+    record_into,
+    required,
+    settle,
+    summary,
+    trace,
+    unread,
+)
+from pyinfra_overlaymig.runner.audit.sweeping import sweep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "Session",
+    "begin_explaining",
+    "conclude",
+    "explain",
+    "finish_explaining",
+    "open",
+    "preflight",
+    "record_into",
+    "required",
+    "settle",
+    "state",
+    "summary",
+    "sweep",
+    "trace",
+    "unread",
+]
+_ANSWER, _LEAVE, _STOP = b".", b"l", b"s"
+
+state = auditd.state
+
+
+class Session:
+    """What is known of one session; its files are in ``directory``. Use `open`."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._holder: spawn.Child | None = None
+        self._orders = self._done = -1
+        self._quiet = self._watched = (-1, -1)
+        self._left = self._concluded = False
+
+    @property
+    def state(self) -> str:
+        """`on`, or why it is not watched."""
+        return files.first_line(f"{self.directory}/state")
+
+    @property
+    def on(self) -> bool:
+        return self.state == "on"
+
+    def _set(self, state: str) -> None:
+        files.write_plain(f"{self.directory}/state", f"{state}\n")
+
+    def _number(self) -> int | None:
+        """The session's id, None where nobody entered it."""
+        text = files.first_line(f"{self.directory}/session")
+        return int(text) if text else None
+
+    def _scope(self) -> tuple[int, list[str]]:
+        """The type of the uppers' file system, 0 for none, and the devices that are left out."""
+        return int(files.first_line(f"{self.directory}/uppers") or 0), files.lines(f"{self.directory}/quiet")
+
+    # Before, in the runner.
+
+    def begin(self) -> None:
+        """From here on nothing of the log is lost; the state says why where that cannot be."""
+        if shared.there():
+            self._hold(shared.log(), -1)
+            return
+        # Nobody else starts or ends a daemon until this session is known as open.
+        with auditd.alone(), Audit() as audit:
+            if not auditd.holder(audit.status().pid):
+                auditd.start(audit)
+            used = auditd.use()
+            try:
+                self._hold(auditd.log(audit.status().pid), used)
+            finally:
+                # It is the holder's now.
+                os.close(used)
+
+    def _hold(self, path: str, used: int) -> None:
+        files.write_plain(f"{self.directory}/log", f"{path}\n")
+        try:
+            log = hold.Log(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._set("no-log")
+            return
+        told, self._orders = os.pipe()
+        self._done, tells = os.pipe()
+        self._holder = spawn.fork(lambda: self._keep(log, (told, tells), used))
+        log.close()
+        os.close(told)
+        os.close(tells)
+        self._quiet, self._watched = os.pipe(), os.pipe()
+
+    def watch(self) -> None:
+        """Sets the rules, once it is known what they leave out; then process 1 of the stage goes on."""
+        if not self._holder:
+            return
+        os.close(self._quiet[1])
+        os.close(self._watched[0])
+        # Nothing comes where it ended before.
+        if os.read(self._quiet[0], 1):
+            self._watch()
+            with suppress(BrokenPipeError):
+                os.write(self._watched[1], _ANSWER)
+        os.close(self._quiet[0])
+        os.close(self._watched[1])
+
+    def _watch(self) -> None:
+        number = self._number()
+        if number is None:
+            return
+        uppers, devices = self._scope()
+        if shared.there():
+            lost = shared.ask("begin", number, uppers, devices)
+        else:
+            with Audit() as audit:
+                lost = str(audit.status().lost)
+                if not rules.begin(audit, number, uppers, devices):
+                    self._set("no-rules")
+        if lost is None:
+            self._set("no-rules")
+        else:
+            files.append_line(f"{self.directory}/lost", lost)
+
+    # Meanwhile, in the process that is to be watched.
+
+    def enter(self) -> None:
+        """Puts this process, and all that it will start, into a fresh session, which `watch` has watched."""
+        if not self._holder:
+            return
+        os.close(self._quiet[0])
+        os.close(self._watched[1])
+        upper = f"{os.path.dirname(self.directory)}/upper"
+        if os.path.isdir(upper):
+            # All that it can change are overlays over these.
+            files.write_plain(f"{self.directory}/uppers", f"{linux.filesystem_type(upper)}\n")
+        # The owner stays: what else audit records of the operator keeps the operator's name.
+        try:
+            _renew()
+        except OSError:
+            # Where the kernel holds a login to its session.
+            self._set("fixed-session")
+            return
+        files.write_plain(f"{self.directory}/session", f"{files.read('/proc/self/sessionid')}\n")
+
+    def quiet(self, root: str) -> None:
+        """Notes what is mounted in ``root`` and is nobody's system: called when it is there. `watch` waits for it."""
+        if self._holder:
+            files.write_lines(f"{self.directory}/quiet", places.quiet(root))
+            os.write(self._quiet[1], _ANSWER)
+            os.close(self._quiet[1])
+
+    def await_watched(self) -> None:
+        """Returns once the session is watched, or cannot be; ends this process where the runner is gone."""
+        if self._holder:
+            if not os.read(self._watched[0], 1):
+                os._exit(100)
+            os.close(self._watched[0])
+
+    def places(self, root: str, state_paths: Iterable[str]) -> None:
+        """Notes the devices of ``root`` and of the state paths in it."""
+        if self._holder:
+            places.write(f"{self.directory}/places", places.of_stage(root, state_paths))
+
+    def inodes(self, upper: str, root: str, prefix: str) -> None:
+        """Notes what audit's inode numbers are called of what ``upper`` holds, as ``root`` shows it."""
+        if self._number() is not None:
+            places.write(f"{self.directory}/inodes", places.inodes(upper, root, prefix), more=True)
+
+    def unwatched(self) -> None:
+        """What follows is the runner's own work: it goes on in another session, which no rule names."""
+        if self._number() is not None:
+            with suppress(OSError):
+                _renew()
+
+    # After it, in the runner.
+
+    def leave(self) -> None:
+        """Begins to take the session's records; its rules go after them, and nobody waits for that."""
+        if self._left or not self._holder:
+            return
+        self._left = True
+        with suppress(BrokenPipeError):
+            os.write(self._orders, _STOP if self._number() is None else _LEAVE)
+        os.close(self._orders)
+
+    def conclude(self) -> str:
+        """Waits until the records are taken; the state."""
+        self.leave()
+        if self._holder and not self._concluded:
+            self._concluded = True
+            if not os.read(self._done, 1):
+                self._set("unreadable")
+            os.close(self._done)
+        return self.state
+
+    def summary(self) -> list[tuple[str, str]]:
+        return summary(os.path.dirname(self.directory))
+
+    # In the child that holds the log.
+
+    def _keep(self, log: hold.Log, pipes: tuple[int, int], used: int) -> None:
+        orders, done = pipes
+        os.close(self._orders)
+        os.close(self._done)
+        hold.prepare("audit-hold")
+        order = hold.until_told(log, orders)
+        if not order:
+            # The next verb puts in order what its runner has left.
+            return
+        number = self._number() if order == _LEAVE else None
+        if number is not None:
+            self._take(log, number)
+        hold.stay()
+        os.write(done, _ANSWER)
+        if used >= 0:
+            if number is not None:
+                # The kernel takes its time for each rule.
+                with Audit() as audit:
+                    rules.end(audit, lambda session: session == number)
+            os.close(used)
+            auditd.end()
+
+    def _take(self, log: hold.Log, number: int) -> None:
+        try:
+            missing = hold.take(log, f"{self.directory}/records")
+        except OSError:
+            missing = "unreadable"
+        if missing:
+            self._set(missing)
+        files.append_line(f"{self.directory}/lost", self._lost(number))
+
+    def _lost(self, number: int) -> str:
+        if shared.there():
+            return shared.ask("end", number, *self._scope()) or "unknown"
+        with Audit() as audit:
+            return str(audit.status().lost)
+
+
+def open(directory: str) -> Session:
+    """Begins a session that can be watched, if there can be one: its state says so."""
+    files.make_dirs(directory)
+    session = Session(directory)
+    files.write_plain(f"{directory}/state", f"{state()}\n")
+    if session.on:
+        session.begin()
+    return session
+
+
+def _renew() -> None:
+    owner = files.read("/proc/self/loginuid")
+    descriptor = os.open("/proc/self/loginuid", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"0" if owner == "4294967295" else owner.encode())
+    finally:
+        os.close(descriptor)
