@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pyinfra_overlaymig.document import closest
 from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.format.octal import escape, escape_text, unescape, unescape_text
 from pyinfra_overlaymig.manifest import load_manifest
 from pyinfra_overlaymig.model import ID_EXAMPLE, Link, Member, Migration, Service, label, valid_id
-from pyinfra_overlaymig.format.octal import escape, escape_text, unescape, unescape_text
 
 __all__ = [
     "Link",

@@ -14,8 +14,8 @@ from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.capture import Capture, parse
 from pyinfra_overlaymig.document import read
 from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError, from_runner_exit, runner_exit_meaning
-from pyinfra_overlaymig.migration import load
 from pyinfra_overlaymig.format.octal import unescape
+from pyinfra_overlaymig.migration import load
 
 _RUNNER = "/data/system/runner/system-migrate"
 _LAB = re.compile(r"lab-[0-9]+")

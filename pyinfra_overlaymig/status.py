@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.json_fields import Fields, mismatch
 from pyinfra_overlaymig.format.octal import escape_text
+from pyinfra_overlaymig.json_fields import Fields, mismatch
 
 FORMAT: Final = 1
 

@@ -13,7 +13,13 @@ def mount(id: int, parent: int, place: str) -> Mount:
 
 def test_only_the_highest_places_are_bound() -> None:
     """What lies below a place goes with it, however the kernel lists them."""
-    mounts = [mount(3, 2, "/dev/pts"), mount(1, 0, "/"), mount(2, 1, "/dev"), mount(4, 1, "/data"), mount(5, 4, "/data/x")]
+    mounts = [
+        mount(3, 2, "/dev/pts"),
+        mount(1, 0, "/"),
+        mount(2, 1, "/dev"),
+        mount(4, 1, "/data"),
+        mount(5, 4, "/data/x"),
+    ]
     assert [one.place for one in to_carry(mounts, set())] == ["/data", "/dev"]
 
 

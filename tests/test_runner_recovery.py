@@ -1,4 +1,6 @@
-"""What becomes of what an interruption left is decided from the facts on disk alone: every combination of them is here."""
+"""What becomes of what an interruption left is decided from the facts on disk alone: every combination of them is
+here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ ALL = [Facts(*facts) for facts in product((False, True), repeat=5)]
 
 @pytest.mark.parametrize("facts", ALL, ids=str)
 def test_every_stage_has_one_fate(facts: Facts) -> None:
-    """Evidence is kept; what is applied stands; only what is past its commit is finished, and only if nobody is awaited."""
+    """Evidence is kept; what is applied stands; only what is past its commit is finished, and only if nobody is
+    awaited.
+    """
     if facts.failed:
         expected = Fate.KEEP
     elif facts.applied:

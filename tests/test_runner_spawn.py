@@ -47,14 +47,14 @@ def test_a_childs_end_is_a_code(work: object, code: int) -> None:
     assert spawn.wait(spawn.fork(work)) == code  # type: ignore[arg-type] # lambdas of several kinds
 
 
-def test_a_child_that_takes_longer_is_still_there(tmp_path: Path) -> None:
+def test_a_child_that_takes_longer_is_still_there() -> None:
     """Waiting with a limit says None, and can be gone on with."""
     child = spawn.fork(lambda: time.sleep(0.3))
     assert spawn.wait(child, Deadline(0.01)) is None
     assert spawn.wait(child, Deadline(PATIENCE)) == 0
 
 
-def test_children_die_with_their_parent(tmp_path: Path) -> None:
+def test_children_die_with_their_parent() -> None:
     """Also one of a process that is killed in the very moment that it forks."""
     for _ in range(20):
         told, tells = os.pipe()

@@ -57,14 +57,14 @@ def _is_program(path: str) -> bool:
 
 def missing_modules() -> list[str]:
     """Those that this python lacks."""
-    from importlib.util import find_spec  # noqa: PLC0415 - asked once in a while
+    from importlib.util import find_spec
 
     return [name for name in PYTHON_MODULES if find_spec(name) is None]
 
 
 def missing_python() -> str:
     """What is wrong with this python for a runner, in words; nothing where it will do."""
-    import sys  # noqa: PLC0415 - as above
+    import sys
 
     if sys.version_info[:2] < PYTHON_VERSION:
         return f"python3 of at least {'.'.join(map(str, PYTHON_VERSION))}"

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Collection, Iterator
 
 from pyinfra_overlaymig.facts.migration import Trace
+from pyinfra_overlaymig.format.octal import escape_text, unescape_text
 from pyinfra_overlaymig.migration import Migration, Service
 from pyinfra_overlaymig.model import label
-from pyinfra_overlaymig.format.octal import escape_text, unescape_text
 from pyinfra_overlaymig.status import LockOwner, Status
 
 FILES = "files"

@@ -1,11 +1,24 @@
-"""Applying a bundle: the lock, what is there already, what is refused, and then the transaction, or a sealed layer again."""
+"""Applying a bundle: the lock, what is there already, what is refused, and then the transaction, or a sealed layer
+again.
+"""
 
 from __future__ import annotations
 
 import os
 
 from pyinfra_overlaymig.format.paths import MIGRATIONS, ROLLBACK, STAGING
-from pyinfra_overlaymig.runner import confirm, files, lock, preflight, recovery, rollback, seal, store, transaction, worker
+from pyinfra_overlaymig.runner import (
+    confirm,
+    files,
+    lock,
+    preflight,
+    recovery,
+    rollback,
+    seal,
+    store,
+    transaction,
+    worker,
+)
 from pyinfra_overlaymig.runner.say import refused, say, write
 
 TYPE_CHECKING = False
@@ -43,12 +56,14 @@ def _is_applied(bundle: Bundle) -> bool:
     if record.digest == seal.digest(bundle.plan):
         return store.has(id)
     for old, new, name in (("install_script.sh", "install.sh", ""), ("manifest", "plan", " plan")):
-        _show_difference(f"{MIGRATIONS}/{id}/{old}", f"{bundle.directory}/{new}", f"{id} (applied{name})", f"{id} (new{name})")
+        _show_difference(
+            f"{MIGRATIONS}/{id}/{old}", f"{bundle.directory}/{new}", f"{id} (applied{name})", f"{id} (new{name})"
+        )
     raise refused(f"{id} was edited after it was applied", "undo the edit, and put the change into a new migration")
 
 
 def _show_difference(old: str, new: str, was: str, now: str) -> None:
-    import difflib  # noqa: PLC0415 - rare
+    import difflib
 
     before, after = (files.read(path).splitlines(keepends=True) for path in (old, new))
     for line in difflib.unified_diff(before, after, was, now):

@@ -41,7 +41,9 @@ def receive(directory: str, source: int = 0) -> Bundle:
         with os.fdopen(source, "rb", closefd=False) as stream, tarfile.open(fileobj=stream, mode="r|gz") as archive:
             digests = {member.name: _unpack(archive, member, directory) for member in archive}
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise invalid(f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again") from error
+        raise invalid(
+            f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again"
+        ) from error
     except OSError as error:
         raise _unpacking_failed(error) from error
     for name in _NEEDED:
@@ -71,7 +73,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str) -
     if member.issym() and parts[0] == "files" and len(parts) > 1:
         os.symlink(member.linkname, target)
         return None
-    if not member.isreg() or parts[0] in _TREES and len(parts) == 1:
+    if not member.isreg() or (parts[0] in _TREES and len(parts) == 1):
         raise ValueError(f"it holds {name!r}, which is neither a file, a directory nor a link")
     return _write(archive, member, target)
 
@@ -98,7 +100,9 @@ def _checked(directory: str, digests: dict[str, str]) -> Bundle:
         wanted = plan.parse(text["plan"])
         how = limits.parse(text["limits"])
     except FormatError as error:
-        raise invalid(f"the bundle is not right: {error}", "run machine_prepared, which brings a matching runner") from error
+        raise invalid(
+            f"the bundle is not right: {error}", "run machine_prepared, which brings a matching runner"
+        ) from error
     _check_members(wanted, found)
     return Bundle(directory, wanted, how)
 
@@ -121,7 +125,11 @@ def _plain(name: str) -> str:
 def _check_members(wanted: Plan, found: dict[str, str]) -> None:
     """A plan is what is digested: what it says of files has to be what came."""
     said = {member.path: member.sha256 for member in wanted.members}
-    came = {name: digest for name, digest in found.items() if name.startswith("files/") or name in ("install.sh", "verify.sh")}
+    came = {
+        name: digest
+        for name, digest in found.items()
+        if name.startswith("files/") or name in ("install.sh", "verify.sh")
+    }
     if said != came:
         raise invalid("the bundle is damaged: its files are not those of its plan", "pack it again, or upload it again")
 
@@ -134,4 +142,6 @@ def open_file(arguments: list[str]) -> None:
     try:
         os.dup2(os.open(f"/proc/1/root/{name}" if name.startswith("/") else name, os.O_RDONLY), 0)
     except OSError as error:
-        raise invalid(f"no bundle at {name}: {error.strerror}", "name a bundle file, or - for standard input") from error
+        raise invalid(
+            f"no bundle at {name}: {error.strerror}", "name a bundle file, or - for standard input"
+        ) from error

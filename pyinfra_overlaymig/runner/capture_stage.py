@@ -1,4 +1,6 @@
-"""Reads from a finished stage what its script changed, and takes out of its upper what is no change and belongs to no layer."""
+"""Reads from a finished stage what its script changed, and takes out of its upper what is no change and belongs to no
+layer.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STATE
-from pyinfra_overlaymig.runner import copies, files, linux, mountinfo, store, trees
+from pyinfra_overlaymig.runner import copies, files, linux, mountinfo, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_MOVE, MS_REC
 
 TYPE_CHECKING = False
@@ -83,8 +83,9 @@ def _make_place(source: str, place: str) -> None:
 
 
 def complete() -> None:
-    """After the pivot, also after a kill: the new root has copies of the old one's mounts; now the mounts themselves are laid
-    over them, because processes stand in them: s6-svscan in /run/service would have no working directory otherwise.
+    """After the pivot, also after a kill: the new root has copies of the old one's mounts; now the mounts themselves
+    are laid over them, because processes stand in them: s6-svscan in /run/service would have no working directory
+    otherwise.
 
     Each is moved once, told by its id: at its place in the old root there may be a copy from the switch before, which
     would cover it.
@@ -128,11 +129,8 @@ def _move(source: str, place: str) -> None:
 
 def processes_on(root: int) -> list[int]:
     """Those whose root is the mount ``root`` still: what was being forked when the root was pivoted."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (mount := _root_of(name)) and mount.id == root:
-            found.append(int(name))
-    return found
+    pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+    return [int(pid) for pid in pids if (mount := _root_of(pid)) and mount.id == root]
 
 
 def _root_of(pid: str) -> Mount | None:

@@ -1,4 +1,6 @@
-"""The table of verbs: fixes the environment, enters the base, runs one verb, and leaves with a code of DESIGN's table."""
+"""The table of verbs: fixes the environment, enters the base, runs one verb, and leaves with a code of DESIGN's
+table.
+"""
 
 from __future__ import annotations
 

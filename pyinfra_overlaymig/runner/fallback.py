@@ -1,7 +1,8 @@
-"""Falling back: a generation that cannot be assembled at boot, or whose boots fail three times in a row, gives way to the last
-one that is not known to be bad, by a new generation: history only grows.
+"""Falling back: a generation that cannot be assembled at boot, or whose boots fail three times in a row, gives way to
+the last one that is not known to be bad, by a new generation: history only grows.
 
-  boots                 `generation` and `failed`: how many boots of it in a row did not end with all its services ready.
+  boots                 `generation` and `failed`: how many boots of it in a row did not end with all its services
+  ready.
                         A boot is counted before its switch, and taken off when its services are ready
   generations/<n>       a line `instead-of N` says that n was made because N was bad
 """
@@ -18,8 +19,8 @@ _BOOTS = f"{SYSTEM}/boots"
 
 
 def target(current: int, stacks: dict[int, tuple[str, ...]], bad: set[tuple[str, ...]], usable: set[int]) -> int:
-    """The generation to fall back to, 0 (the base alone) when there is none: the newest one before the current one that is
-    usable and whose stack was never bad. One that was bad once is not tried again under another number.
+    """The generation to fall back to, 0 (the base alone) when there is none: the newest one before the current one
+    that is usable and whose stack was never bad. One that was bad once is not tried again under another number.
     """
     known = bad | {stacks.get(current, ())}
     return max((n for n in stacks if n < current and n in usable and stacks[n] not in known), default=0)

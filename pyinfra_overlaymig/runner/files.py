@@ -120,7 +120,7 @@ def drop(*paths: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except IsADirectoryError:
-            from pyinfra_overlaymig.runner.trees import remove_tree  # noqa: PLC0415 - most verbs remove no trees
+            from pyinfra_overlaymig.runner.trees import remove_tree
 
             remove_tree(path)
 

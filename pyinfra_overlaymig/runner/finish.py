@@ -1,4 +1,6 @@
-"""All that follows the commit point of a migration: state, the switch, services, the health check, the mark; and its undo."""
+"""All that follows the commit point of a migration: state, the switch, services, the health check, the mark; and its
+undo.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def finish(id: str) -> None:
 
 
 def tidy(id: str) -> None:
-    """What an applied migration leaves over. While the stage is there, recover knows that there is something left to do."""
+    """What an applied migration leaves over. While the stage is there, recover knows that there is something left to
+    do.
+    """
     metadata.write()
     state.keep(f"{STAGING}/{id}", id)
     stage.discard(id)
@@ -100,7 +104,9 @@ def _verify_once(id: str, script: str, limit: int) -> str:
 
 
 def _pause_own(id: str, *, force: bool = False) -> None:
-    """Stops the services that the migration defines, and what needs them, as far as they run; raises when one does not."""
+    """Stops the services that the migration defines, and what needs them, as far as they run; raises when one does
+    not.
+    """
     record = store.record(id)
     own = [name for name in (record.services if record else ()) if services.restart(name) != "never"]
     if not supervision.pause(f"{STAGING}/{id}", services.needing(own), force=force):

@@ -33,7 +33,9 @@ class Reader:
         self.rest = b""
 
     def show(self, *, last: bool = False) -> bool:
-        """Shows what is new, also of a line without an end where it is the ``last`` time; False: nobody reads any more."""
+        """Shows what is new, also of a line without an end where it is the ``last`` time; False: nobody reads any
+        more.
+        """
         while chunk := os.read(self.descriptor, _CHUNK):
             whole, end, self.rest = (self.rest + chunk).rpartition(b"\n")
             if len(self.rest) > _LONGEST:
@@ -56,7 +58,9 @@ class Reader:
 
 
 def show_forever(path: str) -> None:
-    """Shows the file ``path`` and what comes to it, until this process is killed; nothing where there is no such file."""
+    """Shows the file ``path`` and what comes to it, until this process is killed; nothing where there is no such
+    file.
+    """
     try:
         reader = Reader(path)
     except FileNotFoundError:

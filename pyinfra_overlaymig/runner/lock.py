@@ -34,7 +34,7 @@ class Owner(NamedTuple):
     id: str = ""
 
 
-class _TimeIsUp(Exception):  # noqa: N818 - it is no error
+class _TimeIsUp(Exception):
     pass
 
 
@@ -126,7 +126,7 @@ def _locked() -> Exception:
 
 def _wait(descriptor: int) -> None:
     """Shows what the holder is doing, where it has a log, until it is done."""
-    from pyinfra_overlaymig.runner import follow, spawn  # noqa: PLC0415 - only where somebody waits
+    from pyinfra_overlaymig.runner import follow, spawn
 
     holder = owner()
     say(f"waiting for {holder.who} from {holder.source}: {holder.verb} {holder.id}, since {holder.since}")

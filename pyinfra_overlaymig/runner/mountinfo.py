@@ -34,7 +34,7 @@ def _mount(line: str) -> Mount:
 
 
 def unescape(field: str) -> str:
-    """A field of mountinfo as it was: the kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
+    """A field as it was: the kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
     if "\\" not in field:
         return field
     first, *rest = field.split("\\")

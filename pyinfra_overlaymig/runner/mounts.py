@@ -18,7 +18,9 @@ PLAIN = "redirect_dir=off,metacopy=off,index=off"
 
 
 @contextmanager
-def mounted(source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> Iterator[str]:
+def mounted(
+    source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None
+) -> Iterator[str]:
     """A mount that goes at the end, whatever happens."""
     linux.mount(source, target, kind, flags, data)
     try:

@@ -23,7 +23,9 @@ def check(bundle: Bundle) -> None:
     """Leaves with 3, saying why, when the migration cannot be applied."""
     missing = capabilities.missing()
     if missing:
-        raise refused(f"this machine lacks: {', '.join(missing)}", "run machine_prepared, or install these packages in the base")
+        raise refused(
+            f"this machine lacks: {', '.join(missing)}", "run machine_prepared, or install these packages in the base"
+        )
     _check_relations(bundle)
     _check_stopped(bundle)
     _check_order(bundle)
@@ -44,10 +46,14 @@ def _check_relations(bundle: Bundle) -> None:
             raise refused(f"{id} depends on {needed}, which is not applied here", f"apply {needed} first")
     for other in bundle.plan.conflicts:
         if other in stack:
-            raise refused(f"{id} conflicts with {other}, which is applied here", f"go back to before {other}, or leave {id} out")
+            raise refused(
+                f"{id} conflicts with {other}, which is applied here", f"go back to before {other}, or leave {id} out"
+            )
     for other in stack:
         if id in store.plan(other).conflicts:
-            raise refused(f"{other}, which is applied here, conflicts with {id}", f"go back to before {other}, or leave {id} out")
+            raise refused(
+                f"{other}, which is applied here, conflicts with {id}", f"go back to before {other}, or leave {id} out"
+            )
     if id in stack:
         raise Leave(20, f"{id} is in the current generation and was never finished", "run: system-migrate recover")
 
@@ -57,7 +63,8 @@ def _check_stopped(bundle: Bundle) -> None:
         here = os.path.exists(f"{SCANDIR}/{name}") or os.path.isdir(f"{LIVE}/{SERVICES}/{name}")
         if not here and name not in bundle.plan.services:
             raise refused(
-                f"{bundle.plan.id} stops the service {name}, which is not here", "correct its name, or take it out of stop:"
+                f"{bundle.plan.id} stops the service {name}, which is not here",
+                "correct its name, or take it out of stop:",
             )
 
 

@@ -1,4 +1,6 @@
-"""Recovery: decides from what is on disk alone what an interruption left, and does it. In the base view, under the lock."""
+"""Recovery: decides from what is on disk alone what an interruption left, and does it. In the base view, under the
+lock.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from pyinfra_overlaymig.runner import (
     switch,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
-from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
+from pyinfra_overlaymig.runner.say import Leave, say, warn
 
 FOLLOW = f"{RUN}/follow"
 _SHOWN = 20
@@ -72,14 +74,16 @@ def fate(facts: Facts) -> Fate:
 def recover(*, live: bool, going_back: bool = False) -> None:
     """Undoes each stage whose migration is not in the current generation, and finishes each that is and is not applied.
 
-    Not ``live``: the current generation is not running yet; then only files are mended. ``going_back``: to one that can be
-    assembled, where the current one cannot be.
+    Not ``live``: the current generation is not running yet; then only files are mended. ``going_back``: to one that
+    can be assembled, where the current one cannot be.
     """
     if not store.whole(store.current()):
         if going_back:
             _sweep(live=live)
             return
-        raise Leave(20, "the current generation cannot be assembled", f"look at {SYSTEM}/generations and {SYSTEM}/layers")
+        raise Leave(
+            20, "the current generation cannot be assembled", f"look at {SYSTEM}/generations and {SYSTEM}/layers"
+        )
     _sweep(live=live)
     rollback.recover(live=live)
     recover_stages(live=live)
@@ -170,8 +174,8 @@ def _drop_records() -> None:
 def _recover_running() -> None:
     """The current generation runs, and its services do.
 
-    A switch of this that is interrupted leaves `follow`: the generation runs then, and the services are still those of the
-    one before.
+    A switch of this that is interrupted leaves `follow`: the generation runs then, and the services are still those
+    of the one before.
     """
     if store.current() == store.running() and not os.path.isdir(FOLLOW):
         return
@@ -187,8 +191,8 @@ def _recover_running() -> None:
 
 
 def _sweep(*, live: bool) -> None:
-    """A switch that was killed, and leftovers that mean nothing: half-written files, uppers that never ran, half-received
-    bundles of processes that are gone. At boot there is nobody who could be receiving one.
+    """A switch that was killed, and leftovers that mean nothing: half-written files, uppers that never ran,
+    half-received bundles of processes that are gone. At boot there is nobody who could be receiving one.
     """
     switch.settle()
     switch.sweep(catch_up.live() - 1)
@@ -198,13 +202,14 @@ def _sweep(*, live: bool) -> None:
     files.drop(f"{RESERVE}.new", *_half_written())
     audit.sweep()
     for name in files.names(STAGING):
-        if name.startswith(".incoming.") and not (live and spawn.lives(int(name.rpartition(".")[2]))):
-            files.drop(f"{STAGING}/{name}")
-        elif name.startswith(".reflink."):
+        received = name.startswith(".incoming.") and not (live and spawn.lives(int(name.rpartition(".")[2])))
+        if received or name.startswith(".reflink."):
             files.drop(f"{STAGING}/{name}")
 
 
 def _half_written() -> list[str]:
     folders = [SYSTEM, *(f"{SYSTEM}/{name}" for name in files.names(SYSTEM))]
     folders += [f"{MIGRATIONS}/{name}" for name in files.names(MIGRATIONS)]
-    return [f"{one}/{name}" for one in folders if os.path.isdir(one) for name in files.names(one) if name.endswith(".new")]
+    return [
+        f"{one}/{name}" for one in folders if os.path.isdir(one) for name in files.names(one) if name.endswith(".new")
+    ]

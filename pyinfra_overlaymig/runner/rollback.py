@@ -1,11 +1,11 @@
 """Going to a stack of layers that are sealed already, backward or forward: no script runs, no layer is copied.
 
-  rollback/journal    `from` and `to`, generations. It is committed once `to` is current; `from` is gone back to when the
-                      services of `to` do not get ready. Without this file, what else is there means nothing
-  rollback/services   those that have to stand still while state is replaced
-  rollback/layers     those that come or go
-  rollback/before     the stack that is left, rollback/stack the one that is gone to
-  rollback/state/… publishing paused   as state.py describes a journal
+rollback/journal    `from` and `to`, generations. It is committed once `to` is current; `from` is gone back to when the
+                    services of `to` do not get ready. Without this file, what else is there means nothing
+rollback/services   those that have to stand still while state is replaced
+rollback/layers     those that come or go
+rollback/before     the stack that is left, rollback/stack the one that is gone to
+rollback/state/… publishing paused   as state.py describes a journal
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _undo(goal: int) -> int:
 
 
 def go(stack: tuple[str, ...], to: int) -> int:
-    """Makes generation ``to`` with that stack, and it current and running; 9 when its services do not get ready: then all
-    is as before. Between `begin` and this, state to restore can be prepared.
+    """Makes generation ``to`` with that stack, and it current and running; 9 when its services do not get ready: then
+    all is as before. Between `begin` and this, state to restore can be prepared.
     """
     before = store.current()
     old = store.stack(before)

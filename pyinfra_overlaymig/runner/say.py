@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Leave(Exception):  # noqa: N818 - it is no error to be asked for nothing
+class Leave(Exception):
     """Leaves the verb with exit ``code``, having said ``what`` is wrong and a ``hint`` what to do."""
 
     def __init__(self, code: int, what: str = "", hint: str = "") -> None:
@@ -74,7 +74,7 @@ def explain(error: BaseException) -> None:
     if isinstance(error, OSError):
         warn(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     else:
-        import traceback  # noqa: PLC0415 - rare
+        import traceback
 
         warn("".join(traceback.format_exception(error)).rstrip())
 

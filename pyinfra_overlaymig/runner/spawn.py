@@ -21,7 +21,15 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 LATE = 124
 """What a program that ran out of time is said to have ended with, as of timeout(1)."""
 NOT_FOUND, NOT_RUN = 127, 126
-_DEFAULT = (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGXFSZ, signal.SIGCHLD)
+_DEFAULT = (
+    signal.SIGHUP,
+    signal.SIGPIPE,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGXFSZ,
+    signal.SIGCHLD,
+)
 
 
 class Child(NamedTuple):

@@ -1,7 +1,7 @@
 """The stage: a throwaway root over the current stack, in namespaces of its own, in which the install script runs.
 
-Its mounts and its processes are of private namespaces: when the runner dies, by whatever signal, the kernel takes all of
-them away, and only files under staging/<id> are left. `stage_root` makes what a script finds there.
+Its mounts and its processes are of private namespaces: when the runner dies, by whatever signal, the kernel takes all
+of them away, and only files under staging/<id> are left. `stage_root` makes what a script finds there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.format.paths import RUN, SERVICES, STAGING, STATE
-from pyinfra_overlaymig.runner import files, linux, spawn, stage_root, state, store, trees
+from pyinfra_overlaymig.format.paths import STAGING, STATE
+from pyinfra_overlaymig.runner import copies, files, linux, spawn, stage_root, state, store, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import Deadline
 
@@ -62,7 +62,7 @@ def prepare(stage: Stage) -> None:
     top = stage.directory
     files.make_dirs(f"{top}/work", f"{top}/root", f"{top}/state")
     os.mkdir(stage.upper)
-    trees.take_metadata("/", stage.upper)
+    copies.take_metadata("/", stage.upper)
     fresh = [name for name in stage.plan.services if not files.there(f"{STATE}/services/{name}")]
     files.write_lines(f"{top}/services.new", fresh)
     before = store.state_paths()
@@ -73,7 +73,19 @@ def prepare(stage: Stage) -> None:
 
 def clear(stage: Stage) -> None:
     """Makes room for another run of the script, over a stack that has changed."""
-    parts = ("upper", "work", "root", "lower", "lists", "state", "conflicts", "audit", "timeout", "services.new", "lent")
+    parts = (
+        "upper",
+        "work",
+        "root",
+        "lower",
+        "lists",
+        "state",
+        "conflicts",
+        "audit",
+        "timeout",
+        "services.new",
+        "lent",
+    )
     files.drop(*(f"{stage.directory}/{part}" for part in parts))
 
 
@@ -104,7 +116,7 @@ def _outside(stage: Stage, seconds: int, session: audit.Session) -> int:
 
 def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
     """Makes the root, runs the script, and reads from the mounts what goes with them."""
-    kept = [path for path in paths(stage)]
+    kept = paths(stage)
     stage_root.mount(stage)
     stage_root.lend(stage)
     session.enter()
@@ -131,7 +143,7 @@ def _read(stage: Stage, kept: list[str], session: audit.Session) -> None:
         session.inodes(f"{stage.directory}/state/{number}/upper", contents, path.lstrip("/"))
         directory = f"{stage.directory}/state/{number}"
         if _is_new(directory) and files.names(f"{directory}/lower"):
-            trees.copy_tree(contents, f"{directory}/tree")
+            copies.copy_tree(contents, f"{directory}/tree")
 
 
 def _is_new(directory: str) -> bool:
@@ -155,7 +167,7 @@ def _script(stage: Stage, seconds: int) -> int:
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         spawn.become(["/run/migration/install.sh"], {**_ENVIRONMENT, "MIGRATION_ID": stage.id}, stage.root)
 
-    trees.copy_file(f"{stage.directory}/install.sh", f"{stage.root}/run/migration/install.sh")
+    copies.copy_entry(f"{stage.directory}/install.sh", f"{stage.root}/run/migration/install.sh")
     os.chmod(f"{stage.root}/run/migration/install.sh", 0o755)
     # A wakeup for each child that ends: process 1 is the parent of all whose own is gone.
     told, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -173,7 +185,7 @@ def _script(stage: Stage, seconds: int) -> int:
 
 def _reap(wanted: int, told: int, deadline: Deadline) -> int | None:
     """Takes every process away that ends, until the ``wanted`` one does: its status; None when that takes too long."""
-    import select  # noqa: PLC0415 - beside spawn, only process 1 of a stage waits like this
+    import select
 
     poll = select.poll()
     poll.register(told, select.POLLIN)
@@ -235,7 +247,9 @@ def keep(id: str, code: int | str) -> None:
     Of all evidence the newest three are kept.
     """
     shrink(id)
-    files.write_file(f"{STAGING}/{id}/failed", f"failed_at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\nexit {code}\n")
+    files.write_file(
+        f"{STAGING}/{id}/failed", f"failed_at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\nexit {code}\n"
+    )
     for old in evidence()[_KEPT:]:
         drop_evidence(old)
 

@@ -1,4 +1,6 @@
-"""What a script finds in its stage: the stack's overlay, the mounts of any root, state as an overlay of its own, files/."""
+"""What a script finds in its stage: the stack's overlay, the mounts of any root, state as an overlay of its own,
+files/.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import time
 from contextlib import suppress
 
 from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES, STATE
-from pyinfra_overlaymig.runner import files, linux, mounts, state, store, trees
+from pyinfra_overlaymig.runner import copies, files, linux, mounts, state, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
 
 TYPE_CHECKING = False
@@ -22,10 +24,11 @@ _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 def mount(stage: Stage) -> None:
-    """The root of a stage: an overlay whose syncs are skipped, as a crash throws it away, and what programs need to run.
+    """The root of a stage: an overlay whose syncs are skipped, as a crash throws it away, and what programs need.
 
-    /run is the stage's own: sockets of the live services are not a migration's to talk to. /data holds nothing and is not
-    to be written: a migration must not reach its own layers. /proc/sys and /sys are the kernel's, which no one takes back.
+    /run is the stage's own: sockets of the live services are not a migration's to talk to. /data holds nothing and is
+    not to be written: a migration must not reach its own layers. /proc/sys and /sys are the kernel's: nobody takes
+    back what is done there.
     """
     root = stage.root
     mounts.mount_stack(f"{RUN}/stack", root, store.stack(), stage.upper, f"{stage.directory}/work", "volatile")
@@ -64,8 +67,8 @@ def _devices(target: str) -> None:
 
 
 def lend(stage: Stage) -> None:
-    """Puts files into the stage that are not to stay: names as the live root resolves them, and a policy-rc.d that lets no
-    maintainer script start a service. Written, not bound over: a script may replace or remove them.
+    """Puts files into the stage that are not to stay: names as the live root resolves them, and a policy-rc.d that
+    lets no maintainer script start a service. Written, not bound over: a script may replace or remove them.
     """
     lent = []
     for path in _LENT:
@@ -80,7 +83,7 @@ def lend(stage: Stage) -> None:
         lent.append("usr/sbin/policy-rc.d")
     files.make_dirs(f"{stage.directory}/lent")
     for number, path in enumerate(lent):
-        trees.copy_file(f"{stage.root}/{path}", f"{stage.directory}/lent/{number}")
+        copies.copy_entry(f"{stage.root}/{path}", f"{stage.directory}/lent/{number}")
     files.write_lines(f"{stage.directory}/lent/paths", lent)
 
 
@@ -112,7 +115,7 @@ def lay_files(stage: Stage) -> None:
         target = f"{stage.root}/{SERVICES}/{name}"
         files.make_dirs(os.path.dirname(target))
         files.drop(target)
-        trees.copy_tree(f"{stage.directory}/services/{name}", target)
+        copies.copy_tree(f"{stage.directory}/services/{name}", target)
 
 
 def _lay(source: str, target: str, moment: int) -> None:
@@ -129,7 +132,7 @@ def _lay(source: str, target: str, moment: int) -> None:
         if entry.is_symlink():
             os.symlink(os.readlink(entry.path), place)
         else:
-            trees.copy_file(entry.path, place)
+            copies.copy_entry(entry.path, place)
         os.chown(place, 0, 0, follow_symlinks=False)
         if not entry.is_symlink():
             os.chmod(place, stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode))
@@ -152,8 +155,8 @@ def _directory(place: str, moment: int, above: str) -> str:
 
 
 def mount_state(stage: Stage, kept: list[str]) -> None:
-    """Every state path becomes an overlay of its own over what /data/state holds now: a script sees state, may change it,
-    and none of it is real until the commit. One seen for the first time starts from the stack's.
+    """Every state path becomes an overlay of its own over what /data/state holds now: a script sees state, may change
+    it, and none of it is real until the commit. One seen for the first time starts from the stack's.
     """
     for number, path in enumerate(kept, start=1):
         directory = f"{stage.directory}/state/{number}"
@@ -162,8 +165,8 @@ def mount_state(stage: Stage, kept: list[str]) -> None:
         if os.path.isdir(STATE + path):
             os.symlink(STATE + path, f"{directory}/lower")
         else:
-            trees.copy_tree(contents, f"{directory}/lower")
-        trees.take_metadata(f"{directory}/lower/.", f"{directory}/upper")
+            copies.copy_tree(contents, f"{directory}/lower")
+        copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper")
         mounts.mount_over(directory, contents, "volatile")
     linux.mount(None, f"{stage.root}/data", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | _SAFE)
 

@@ -1,7 +1,7 @@
 """Holds every process of a root still while its root is changed, so that none sees the past or loses what it writes.
 
-By PTRACE_SEIZE, which the kernel lifts by itself if this process dies, and no signal that a parent could see. What cannot
-be held (traced by somebody else, or deep in the kernel) is told, and goes on.
+By PTRACE_SEIZE, which the kernel lifts by itself if this process dies, and no signal that a parent could see. What
+cannot be held (traced by somebody else, or deep in the kernel) is told, and goes on.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class Standstill:
     def _note(self, thread: int) -> None:
         number = ctypes.get_errno()
         if number != errno.ESRCH:
-            self.free[thread] = Free(thread, "somebody else traces it" if number == errno.EPERM else os.strerror(number))
+            self.free[thread] = Free(
+                thread, "somebody else traces it" if number == errno.EPERM else os.strerror(number)
+            )
 
     def _has_stopped(self, thread: int) -> bool:
         try:

@@ -34,7 +34,9 @@ def layout() -> None:
     # Its layers have programs of every age, setuid ones too, its records what scripts said.
     if os.stat(SYSTEM).st_mode & 0o077:
         os.chmod(SYSTEM, 0o700)
-    files.make_dirs(*(f"{SYSTEM}/{name}" for name in ("layers", "migrations", "generations", "staging", "upper", "lock")))
+    files.make_dirs(
+        *(f"{SYSTEM}/{name}" for name in ("layers", "migrations", "generations", "staging", "upper", "lock"))
+    )
     if not files.there(f"{SYSTEM}/format"):
         files.write_file(f"{SYSTEM}/format", f"{FORMAT}\n")
     found = files.first_line(f"{SYSTEM}/format")
@@ -97,7 +99,7 @@ def has(id: str) -> bool:
 
 def write_generation(n: int, layers: tuple[str, ...], instead_of: int | None = None) -> None:
     """Records generation ``n``. The file is complete before it has its name."""
-    from pyinfra_overlaymig.runner import base  # noqa: PLC0415 - readers of the store need no base
+    from pyinfra_overlaymig.runner import base
 
     one = generations_format.Generation(now(), base.identity(), instead_of, layers)
     _generations.pop(n, None)

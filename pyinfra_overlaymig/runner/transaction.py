@@ -1,6 +1,7 @@
 """The transaction of one migration, from the unpacked bundle in staging/<id> to the mark `applied`.
 
-prepare, run and capture | commit | finish: what fails before the commit is thrown away, what fails after it is reverted.
+prepare, run and capture | commit | finish: what fails before the commit is thrown away, what fails after it is
+reverted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import signal
 from enum import Enum, auto
 
-from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, STAGING
+from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS
 from pyinfra_overlaymig.runner import (
     adopt,
     capture_stage,

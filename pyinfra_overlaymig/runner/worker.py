@@ -1,4 +1,6 @@
-"""Work that outlives the operator's connection: a process of its own, whose output goes to a log, which is shown as it grows."""
+"""Work that outlives the operator's connection: a process of its own, whose output goes to a log, which is shown as
+it grows.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def begin_explaining(stage: str) -> Child | None:
         return None
 
     def work() -> None:
-        from pyinfra_overlaymig.runner.audit import explaining  # noqa: PLC0415 - in this child only
+        from pyinfra_overlaymig.runner.audit import explaining
 
         explaining.from_lists(stage)
 
@@ -130,7 +130,7 @@ def trace(stage: str, session: Session | None) -> None:
     if session is not None:
         session.conclude()
     if os.path.isfile(f"{stage}/audit/records"):
-        from pyinfra_overlaymig.runner.audit import explaining  # noqa: PLC0415 - only of what failed
+        from pyinfra_overlaymig.runner.audit import explaining
 
         # Whatever comes of it: there is less evidence, no more.
         attempt(lambda: explaining.keep_trace(stage))
@@ -138,6 +138,6 @@ def trace(stage: str, session: Session | None) -> None:
 
 def explain(stage: str, changes: Iterable[Change], times: set[str], unchanged: set[str]) -> None:
     """See `explaining.explain`."""
-    from pyinfra_overlaymig.runner.audit import explaining  # noqa: PLC0415 - only where something is explained
+    from pyinfra_overlaymig.runner.audit import explaining
 
     explaining.explain(stage, changes, times, unchanged)

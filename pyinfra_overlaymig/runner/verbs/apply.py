@@ -1,5 +1,5 @@
-"""apply [--wait] [--confirm SECONDS] BUNDLE: one migration, as one transaction. The bundle is on standard input, whatever it
-is called. With --wait, a machine that is busy is waited for, and what it does is shown.
+"""apply [--wait] [--confirm SECONDS] BUNDLE: one migration, as one transaction. The bundle is on standard input,
+whatever it is called. With --wait, a machine that is busy is waited for, and what it does is shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ open_arguments = bundle.open_file
 
 
 def main(arguments: list[str]) -> int:
-    wait, seconds, last = options(arguments, "apply takes one bundle", "system-migrate apply FILE, or - for standard input")
+    wait, seconds, last = options(
+        arguments, "apply takes one bundle", "system-migrate apply FILE, or - for standard input"
+    )
     del last
     store.layout()
     incoming = f"{STAGING}/.incoming.{os.getpid()}"

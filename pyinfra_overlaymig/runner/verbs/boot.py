@@ -1,7 +1,7 @@
 """boot [--] CMD…: the machine's entrypoint: recovers, switches to the current generation, becomes CMD.
 
-Whatever is wrong with the layers, CMD runs: over the base alone in the worst case, so that ssh answers. A boot counts as
-failed from before its switch until all services are ready, so that one that never gets that far counts as well.
+Whatever is wrong with the layers, CMD runs: over the base alone in the worst case, so that ssh answers. A boot counts
+as failed from before its switch until all services are ready, so that one that never gets that far counts as well.
 """
 
 from __future__ import annotations

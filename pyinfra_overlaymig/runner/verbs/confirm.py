@@ -1,5 +1,5 @@
-"""confirm: says, over a new connection, that this machine can be reached after a switch that awaits it; then waits for the end of
-what was confirmed, and leaves with its exit code.
+"""confirm: says, over a new connection, that this machine can be reached after a switch that awaits it; then waits
+for the end of what was confirmed, and leaves with its exit code.
 """
 
 from __future__ import annotations

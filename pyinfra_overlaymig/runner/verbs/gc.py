@@ -1,5 +1,5 @@
-"""gc: gives up what is kept only for a person to look at: what the last change of the machine replaced in state, and what is left
-of migrations that failed.
+"""gc: gives up what is kept only for a person to look at: what the last change of the machine replaced in state, and
+what is left of migrations that failed.
 """
 
 from __future__ import annotations

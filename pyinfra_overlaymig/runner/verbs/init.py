@@ -55,8 +55,8 @@ def _previous() -> str:
 
 def _install(source: str, target: str) -> None:
     """Its byte code comes with it: a verb's start-up is what it imports."""
-    import compileall  # noqa: PLC0415 - only here
-    from py_compile import PycInvalidationMode  # noqa: PLC0415 - as above
+    import compileall
+    from py_compile import PycInvalidationMode
 
     new = f"{target}.new"
     files.drop(new, target)

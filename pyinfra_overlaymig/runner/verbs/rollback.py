@@ -1,6 +1,6 @@
-"""rollback [--wait] [--restore-state] [--confirm SECONDS] GENERATION|ID: goes to the stack of any kept generation, or to the one
-that has ID on top, by a new generation: history only grows. No script runs, no layer is copied. State stays as it is, unless
-the snapshots of the layers that go are to be restored.
+"""rollback [--wait] [--restore-state] [--confirm SECONDS] GENERATION|ID: goes to the stack of any kept generation, or
+to the one that has ID on top, by a new generation: history only grows. No script runs, no layer is copied. State
+stays as it is, unless the snapshots of the layers that go are to be restored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pyinfra_overlaymig.runner.verbs.apply import options
 def main(arguments: list[str]) -> int:
     restore = "--restore-state" in arguments[:-1]
     rest = [one for one in arguments[:-1] if one != "--restore-state"] + arguments[-1:]
-    wait, seconds, goal = options(rest, "rollback takes a generation or an id", "system-migrate rollback 3; 0 is the base alone")
+    wait, seconds, goal = options(
+        rest, "rollback takes a generation or an id", "system-migrate rollback 3; 0 is the base alone"
+    )
     store.layout()
     lock.take("rollback", goal, wait=wait)
     recovery.recover(live=True, going_back=True)

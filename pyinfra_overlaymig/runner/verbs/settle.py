@@ -1,5 +1,5 @@
-"""settle: the part of boot that has to wait for s6. A migration that was past its commit when the power went is finished
-(services, health check, mark) or reverted; then all services have to get ready, or the boot counts as failed.
+"""settle: the part of boot that has to wait for s6. A migration that was past its commit when the power went is
+finished (services, health check, mark) or reverted; then all services have to get ready, or the boot counts as failed.
 
 Not for people: `recover` does the first part.
 """

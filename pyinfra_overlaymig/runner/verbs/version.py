@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pyinfra_overlaymig.format import FORMAT
 from pyinfra_overlaymig.runner.say import write
-from pyinfra_overlaymig.runner.store import FORMAT
 from pyinfra_overlaymig.runner.version import VERSION
 
 
