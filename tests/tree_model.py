@@ -67,7 +67,9 @@ operations = st.one_of(
     st.tuples(st.sampled_from(["link", "rename"]), there, paths),
     st.tuples(st.just("chmod"), there, st.sampled_from([0o600, 0o755, 0o4755, 0o1777])),
     st.tuples(st.just("chown"), there, st.sampled_from([0, 7, 1000])),
-    st.tuples(st.just("setxattr"), there, st.sampled_from(["trusted.x", "user.y"]), st.sampled_from([b"1", b"\x00two"])),
+    st.tuples(
+        st.just("setxattr"), there, st.sampled_from(["trusted.x", "user.y"]), st.sampled_from([b"1", b"\x00two"])
+    ),
     st.tuples(st.just("touch"), there, st.integers(1, 2_000_000_000)),
 )
 """What programs do; one that makes no sense is left out when it is done."""
