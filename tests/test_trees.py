@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pyinfra_overlaymig.runner import copies, trees
 from tests import tree_model
 from tests.volume import volume
 
 number = itertools.count()
-random_tree = st.lists(tree_model.operations, max_size=25)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +31,8 @@ def place(disk: Path) -> Path:
     return made
 
 
-@given(done=random_tree)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(done=tree_model.many)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_copy_is_as_cp_makes_it(disk: Path, done: list[tuple[Any, ...]]) -> None:
     """Kinds, owners, modes, attributes, ACLs, times, hard links."""
     place = disk / str(next(number))
@@ -46,7 +44,7 @@ def test_a_copy_is_as_cp_makes_it(disk: Path, done: list[tuple[Any, ...]]) -> No
     assert tree_model.picture(place / "ours") == tree_model.picture(place / "cp")
 
 
-@given(done=random_tree)
+@given(done=tree_model.many)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_links_are_as_cp_makes_them(disk: Path, done: list[tuple[Any, ...]]) -> None:
     place = disk / str(next(number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -53,34 +54,41 @@ def look(path: str, *, times: bool = True, overlay: bool = False) -> tuple[Any, 
 
 names = st.sampled_from(NAMES)
 paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+there = st.integers(0, 1000)
+"""The N-th of what is there."""
 operations = st.one_of(
     st.tuples(st.just("write"), paths, st.sampled_from(CONTENTS)),
-    st.tuples(st.just("rewrite"), paths),
-    st.tuples(st.just("open"), paths),
+    st.tuples(st.just("write"), paths, st.sampled_from(CONTENTS)),
     st.tuples(st.just("mkdir"), paths),
-    st.tuples(st.just("symlink"), paths, st.sampled_from(["a", "../b", "/etc/passwd", "with blank"])),
-    st.tuples(st.just("fifo"), paths),
-    st.tuples(st.just("socket"), paths),
-    st.tuples(st.just("device"), paths),
-    st.tuples(st.just("link"), paths, paths),
-    st.tuples(st.just("rename"), paths, paths),
-    st.tuples(st.just("remove"), paths),
-    st.tuples(st.just("replace"), paths),
-    st.tuples(st.just("chmod"), paths, st.sampled_from([0o600, 0o755, 0o4755, 0o1777])),
-    st.tuples(st.just("chown"), paths, st.sampled_from([0, 7, 1000])),
+    st.tuples(st.just("symlink"), paths, st.sampled_from(["a", "../b", "/etc/passwd", "a b"])),
+    st.tuples(st.sampled_from(["fifo", "socket", "device"]), paths),
+    st.tuples(st.just("write"), there, st.sampled_from(CONTENTS)),
+    st.tuples(st.sampled_from(["rewrite", "open", "remove", "replace", "acl", "swap"]), there),
+    st.tuples(st.sampled_from(["link", "rename"]), there, paths),
+    st.tuples(st.just("chmod"), there, st.sampled_from([0o600, 0o755, 0o4755, 0o1777])),
+    st.tuples(st.just("chown"), there, st.sampled_from([0, 7, 1000])),
     st.tuples(
-        st.just("setxattr"), paths, st.sampled_from(["trusted.x", "user.y"]), st.sampled_from([b"1", b"\x00two"])
+        st.just("setxattr"), there, st.sampled_from(["trusted.x", "user.y"]), st.sampled_from([b"1", b"\x00two"])
     ),
-    st.tuples(st.just("acl"), paths),
-    st.tuples(st.just("touch"), paths, st.integers(1, 2_000_000_000)),
+    st.tuples(st.just("touch"), there, st.integers(1, 2_000_000_000)),
 )
 """What programs do; one that makes no sense is left out when it is done."""
+few = st.lists(operations, min_size=2, max_size=25)
+many = st.lists(operations, min_size=15, max_size=40)
 
 
 def do(top: str | Path, operation: tuple[Any, ...]) -> None:
     """Does one of ``operations`` below ``top``; what cannot be done changes nothing."""
     kind, path, *rest = operation
-    place = f"{top}/{path}"
+    if isinstance(path, int):
+        held = sorted(os.path.join(at, name) for at, below, files in os.walk(top) for name in below + files)
+        if not held:
+            return
+        place = held[path % len(held)]
+    else:
+        place = f"{top}/{path}"
+        if all(os.path.isdir(above) or not os.path.lexists(above) for above in _above(top, place)):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
     try:
         globals()[f"_{kind}"](place, *(f"{top}/{rest[0]}" if kind in ("link", "rename") else one for one in rest))
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -91,8 +99,12 @@ def do(top: str | Path, operation: tuple[Any, ...]) -> None:
             raise
 
 
+def _above(top: str | Path, path: str) -> list[str]:
+    parts = os.path.relpath(path, top).split("/")[:-1]
+    return [f"{top}/{'/'.join(parts[: end + 1])}" for end in range(len(parts))]
+
+
 def _write(path: str, text: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     if not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode):
         Path(path).write_text(text)
 
@@ -134,10 +146,10 @@ def _link(path: str, other: str) -> None:
 
 
 def _rename(path: str, other: str) -> None:
-    """As mv does: overlays refuse to rename a directory of a layer."""
+    """Not by rename(2) alone: overlays refuse to rename a directory of a layer."""
     if os.path.isdir(path) and not os.path.islink(path):
-        if not os.path.lexists(other) and not other.startswith(f"{path}/"):
-            shutil.move(path, other)
+        if not os.path.lexists(other):
+            subprocess.run(["mv", "-T", path, other], capture_output=True, check=False)
     else:
         os.rename(path, other)
 
@@ -154,6 +166,17 @@ def _replace(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
         os.mkdir(path)
+
+
+def _swap(path: str) -> None:
+    """A directory where a file was, and the other way round."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+        Path(path).write_text("was a directory")
+    else:
+        os.unlink(path)
+        os.mkdir(path)
+        Path(path, "inner").write_text("was a file")
 
 
 def _chmod(path: str, mode: int) -> None:
