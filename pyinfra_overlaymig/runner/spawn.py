@@ -21,6 +21,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 LATE = 124
 """What a program that ran out of time is said to have ended with, as of timeout(1)."""
 NOT_FOUND, NOT_RUN = 127, 126
+_MOST_DESCRIPTORS = 4096
 _DEFAULT = (
     signal.SIGHUP,
     signal.SIGPIPE,
@@ -109,6 +110,8 @@ def become(argv: list[str], env: Mapping[str, str] | None = None, root: str | No
         os.chroot(root)
     os.chdir("/")
     default_signals()
+    # What the caller of the runner left open is nothing to a script.
+    os.closerange(3, _MOST_DESCRIPTORS)
     environment = dict(os.environ if env is None else env)
     # Looked up in the new root.
     os.environ["PATH"] = environment.get("PATH", PATH)

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES, STATE
-from pyinfra_overlaymig.runner import copies, files, linux, mounts, state, store
+from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, state, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
 
 TYPE_CHECKING = False
@@ -110,7 +110,7 @@ def lay_files(stage: Stage) -> None:
     moment = time.time_ns()
     source = f"{stage.directory}/files"
     if os.path.isdir(source):
-        _lay(source, stage.root, moment)
+        _lay(source, stage.root, "", moment)
     for name in files.names(f"{stage.directory}/services"):
         target = f"{stage.root}/{SERVICES}/{name}"
         files.make_dirs(os.path.dirname(target))
@@ -118,12 +118,14 @@ def lay_files(stage: Stage) -> None:
         copies.copy_tree(f"{stage.directory}/services/{name}", target)
 
 
-def _lay(source: str, target: str, moment: int) -> None:
+def _lay(source: str, root: str, path: str, moment: int) -> None:
+    """What is in ``source`` becomes what is at ``path`` in ``root``."""
+    target = rooted.resolve(root, path)
     for entry in sorted(os.scandir(source), key=lambda one: os.fsencode(one.name)):
         place = f"{target}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
-            place = _directory(place, moment, target)
-            _lay(entry.path, place, moment)
+            _make_directory(rooted.resolve(root, f"{path}/{entry.name}"), place, moment)
+            _lay(entry.path, root, f"{path}/{entry.name}", moment)
             continue
         if files.plain_dir(place):
             raise IsADirectoryError(21, "files/ has a file where the machine has a directory", place)
@@ -139,19 +141,14 @@ def _lay(source: str, target: str, moment: int) -> None:
         os.utime(place, ns=(moment, moment), follow_symlinks=False)
 
 
-def _directory(place: str, moment: int, above: str) -> str:
-    """``place`` as a directory; where a link to one is, what it means inside of the stage."""
-    if os.path.islink(place):
-        meant = state.resolve(above, place)
-        if os.path.isdir(meant):
-            return meant
+def _make_directory(meant: str, place: str, moment: int) -> None:
+    """``place`` is a directory, or a link to one; ``meant`` is what it leads to inside of the stage."""
+    if os.path.isdir(meant):
+        return
+    if files.there(place):
         os.unlink(place)
-    elif files.there(place) and not os.path.isdir(place):
-        os.unlink(place)
-    if not files.there(place):
-        os.mkdir(place, 0o755)
-        os.utime(place, ns=(moment, moment))
-    return place
+    os.mkdir(place, 0o755)
+    os.utime(place, ns=(moment, moment))
 
 
 def mount_state(stage: Stage, kept: list[str]) -> None:
