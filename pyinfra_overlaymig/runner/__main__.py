@@ -12,8 +12,11 @@ if sys.version_info < _OLDEST:
     )
     sys.exit(111)
 
-# The way here is a link that another version may replace at any moment.
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(os.path.dirname(__file__))))
+_here = os.path.dirname(__file__)
+if not _here.startswith("/proc/"):
+    # The way here is a link that another version may replace at any moment.
+    _here = os.path.realpath(_here)
+sys.path[0] = os.path.dirname(os.path.dirname(_here))
 
 from pyinfra_overlaymig.runner.cli import main  # noqa: E402 - it is found only now
 

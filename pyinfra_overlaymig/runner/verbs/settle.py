@@ -6,18 +6,20 @@ Not for people: `recover` does the first part.
 
 from __future__ import annotations
 
-from pyinfra_overlaymig.format.paths import SCANDIR
-from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, s6, services, store
+import time
+
+from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, services, store
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import attempt, warn
 
+_LOOK = 0.02
 _BEGIN_WITHIN = 10.0
 """Seconds within which s6-svscan runs, where it is to run."""
 
 
 def main(_: list[str]) -> int:
     booted = store.running()
-    supported = s6.until(services.supported, Deadline(_BEGIN_WITHIN), SCANDIR)
+    supported = _supported()
     if not store.applied(booted):
         lock.take("recover")
         if not attempt(lambda: recovery.recover(live=True)):
@@ -35,6 +37,15 @@ def main(_: list[str]) -> int:
     else:
         _failed(booted, late)
     return 0
+
+
+def _supported() -> bool:
+    """Whether s6-svscan runs: it is given time to begin."""
+    deadline = Deadline(_BEGIN_WITHIN)
+    while not services.supported() and not deadline.over():
+        # Its directory and the control in it come one after the other: nothing that is there yet tells of both.
+        time.sleep(_LOOK)
+    return services.supported()
 
 
 def _failed(booted: int, late: list[str]) -> None:
