@@ -105,6 +105,9 @@ def strike(crashes: Crashes, cases: list[Case]) -> list[str]:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of this case, and the others go on
             wrong.append(f"[{case}, again at {again}] {type(error).__name__}: {error}")
             reached = True
+            if FULL:
+                # At once: the end may be hours away.
+                sys.stderr.write(f"\n{wrong[-1]}\n")
         (struck if reached else unmet).append(case)
         if FULL:
             sys.stderr.write(f"\r{case}: {len(struck)} of {len(cases)}, {len(wrong)} wrong ")

@@ -30,8 +30,8 @@ class Owner:
         self.top = top
         self.machine = machine
         self.seen = {top}
-        self._boots = machine == 0
         self._over = False
+        self._view: Root | None = None
         self._others: set[int] = set()
         self._inside: set[int] = set()
         self._verdicts: dict[int, bool] = {}
@@ -73,15 +73,13 @@ class Owner:
 
     def _is_sent(self, pid: int, where: Root | None) -> bool:
         """Whether a process is outside the base view, and has come from there: not on its way into it."""
-        if where == self._base():
+        if where and where == self._base():
             self._inside.add(pid)
             return False
         return any(self._is_inside(one) for one in self._line(pid))
 
     def _is_inside(self, pid: int) -> bool:
-        if pid not in self._inside and _root(pid) == self._base():
-            self._inside.add(pid)
-        return pid in self._inside
+        return pid in self._inside or (_root(pid) or ()) == self._base()
 
     def _is_other(self, pid: int) -> bool:
         return any(one in self._others for one in self._line(pid))
@@ -101,7 +99,12 @@ class Owner:
         return line
 
     def _base(self) -> Root | None:
-        return _identity(f"/proc/{self.machine}/root/{_BASE}")
+        """The base view, once it is mounted: in the middle of a switch its place is an empty directory."""
+        if not self._view:
+            found, above = (_identity(f"/proc/{self.machine}/root/{path}") for path in (_BASE, f"{_BASE}/.."))
+            if found and above and found[0] != above[0]:
+                self._view = found
+        return self._view
 
 
 def _root(pid: int) -> Root | None:
