@@ -60,7 +60,7 @@ lint: .venv/.test ## ruff, mypy, shellcheck and dash
 	@shellcheck -s sh $(SH_ALONE)
 	@for file in $(SH_PARTS) $(SH_VERBS) $(SH_PROGRAMS) $(SH_ALONE); do dash -n "$$file" || exit; done
 
-crash: .venv/.test ## kill the runner at each of its commands; cut it off, fail and starve it at many (over an hour, needs root)
+crash: .venv/.test ## strike before each system call of the runner: kill, power, EIO, ENOSPC (hours; CRASH_STEP=20 takes each 20th; needs root)
 	OVERLAYMIG_CRASH=full timeout -s INT 21600 $(BIN)/python -m pytest -s tests/test_runner_crash.py tests/test_crash_space.py
 
 KILLS ?= 1000

@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from pyinfra_overlaymig import lab as labs
-from tests import crash_picture
-from tests.crash import Victim, kill_all, signal_process
-from tests.crash_model import Change, Files, Model, changed
-from tests.crash_scenarios import must
+from tests.crash import picture
+from tests.crash.crashes import must
+from tests.crash.model import Change, Files, Model, changed
+from tests.crash.processes import kill_all, send
+from tests.crash.victim import Victim
 from tests.rig import RUNNER
+from tests.runner_process import is_runner_process
 
 KILLS = int(os.environ.get("OVERLAYMIG_KILLS") or 12)
 MACHINES = 3
@@ -101,11 +103,11 @@ class Fate:
             if way == "power":
                 victim.power_off()
             elif way == "all":
-                kill_all(running.pid)
+                kill_all([running.pid])
             else:
-                some = [pid for pid, line in crash_picture.processes(running.pid) if "system-migrate" in line]
+                some = [pid for pid, line in picture.processes(running.pid) if is_runner_process(line)]
                 if some:
-                    signal_process(dice.choice(some))
+                    send(dice.choice(some))
             code = running.wait(120)
         if way == "power":
             victim.boot()
@@ -114,7 +116,7 @@ class Fate:
     def settle(self) -> None:
         """Wait for what a kill has left alive, then recover."""
         until = time.monotonic() + 120
-        while not self.victim.is_up() or "the lock is held" in crash_picture.lock(self.victim.data):
+        while not self.victim.is_up() or "the lock is held" in picture.lock(self.victim.data):
             must(time.monotonic() < until, self.tell("something holds the lock"))
             time.sleep(0.02)
         done = self.victim.run(RUNNER, "recover")
@@ -145,11 +147,11 @@ class Fate:
         services = model.services(stack)
         until = time.monotonic() + 5
         while (
-            running := {line for _, line in crash_picture.processes(victim.init) if line.startswith("sleep ")}
+            running := {line for _, line in picture.processes(victim.init) if line.startswith("sleep ")}
         ) != services:
             must(time.monotonic() < until, self.tell(f"services: {running}, not {services}"))
             time.sleep(0.02)
-        left = crash_picture.leftovers(victim.data, victim.init)
+        left = picture.leftovers(victim.data, victim.init)
         must(not left, self.tell(f"left: {left}"))
 
     def tell(self, what: str) -> str:
@@ -185,13 +187,11 @@ def test_random_kills_lose_nothing(
     seed = int(os.environ.get("OVERLAYMIG_SEED") or time.time())
     with capsys.disabled():
         print(f"\n{KILLS} kills, OVERLAYMIG_SEED={seed}")  # noqa: T201 - how to repeat it
-    (module_disk / "none").mkdir()
     lives = [min(LIFE, KILLS - begun) for begun in range(0, KILLS, LIFE)]
     if len(lives) < MACHINES:
         lives = [KILLS // MACHINES + (number < KILLS % MACHINES) for number in range(MACHINES)]
     machines = [
-        Victim(running_lab, f"lab-{number}", module_disk / f"lab-{number}", shims=module_disk / "none")
-        for number in range(1, MACHINES + 1)
+        Victim(running_lab, f"lab-{number}", module_disk / f"lab-{number}") for number in range(1, MACHINES + 1)
     ]
 
     def work(number: int) -> Counter[str]:

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tests.crash.processes import descendants
+
 Picture = frozenset[str]
 
 _hashes: dict[tuple[int, ...], str] = {}
@@ -86,24 +88,14 @@ def mounts(pid: int, directory: Path) -> Iterator[str]:
 
 def processes(pid: int) -> list[tuple[int, str]]:
     """The processes below ``pid``, whatever namespace they are in: pid and command line."""
-    found, left = [], _children(pid)
-    while left:
-        one = left.pop()
-        left += _children(one)
+    found = []
+    for one in descendants(pid):
         try:
             words = Path(f"/proc/{one}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
         found.append((one, " ".join(os.fsdecode(word) for word in words)))
     return found
-
-
-def _children(pid: int) -> list[int]:
-    """Those of a process that has no threads."""
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def leftovers(data: Path, pid: int) -> list[str]:
