@@ -43,10 +43,10 @@ for base in /run/system-migrate/base /dev/.system-migrate.old/run/system-migrate
     [ ! -e "$base/proc/1" ] || break
 done
 [ -x "$base/usr/bin/python3" ] || lacking "$@"
-[ -n "$base" ] || exec /usr/bin/python3 -I -S -B -X utf8 "$place" "$@"
+[ -n "$base" ] || exec /usr/bin/python3 -I -S -B -X utf8 "$place/__main__.py" "$@"
 # What is not the machine's own, as a runner that is just being installed, lies in the running root.
 [ -f "$base$place/__main__.py" ] || place=/proc/1/root$place
-set -- "$base" /usr/bin/python3 -I -S -B -X utf8 -X inside=yes "$place" "$@"
+set -- "$base" /usr/bin/python3 -I -S -B -X utf8 -X inside=yes "$place/__main__.py" "$@"
 if command -v chroot >/dev/null; then exec chroot "$@"; fi
 # The running root has lost its coreutils: the base's, through the base's own loader.
 libraries=
