@@ -51,7 +51,7 @@ class InvalidOrder(InvalidMigration):
 
 
 class InvalidStatus(OverlaymigError):
-    """A machine's status is not the JSON that this version understands."""
+    """What a machine answers is not what this version understands."""
 
     exit_code = 4
 
@@ -80,17 +80,6 @@ class SystemCallFailed(OverlaymigError):
     exit_code = 111
 
 
-RUNNER_EXIT: Final[dict[int, str]] = {
-    0: "done, or already so",
-    3: "refused; the machine is untouched",
-    4: "invalid bundle, plan or arguments; the machine is untouched",
-    9: "failed and reverted; the machine is as before",
-    20: "failed between two generations; `system-migrate recover` is needed",
-    100: "wrong usage of system-migrate; the machine is untouched",
-    111: "a system call failed before any change",
-}
-"""What an exit status of `system-migrate` means for the machine."""
-
 _BY_EXIT: Final[dict[int, type[OverlaymigError]]] = {
     error.exit_code: error
     for error in (
@@ -102,12 +91,6 @@ _BY_EXIT: Final[dict[int, type[OverlaymigError]]] = {
         SystemCallFailed,
     )
 }
-
-
-def runner_exit_meaning(status: int) -> str:
-    """What the runner's exit ``status`` means, in words fit for a message."""
-    known = RUNNER_EXIT.get(status)
-    return known or f"exit {status} is none of system-migrate's: was it killed, or not started?"
 
 
 def from_runner_exit(status: int, message: str, *, hint: str) -> OverlaymigError:

@@ -17,10 +17,8 @@ from typing import Any
 
 import pytest
 
-from pyinfra_overlaymig.status import Status, parse
-
-_SYSTEM = "/data/system"
-_SCANDIR = "/run/service"
+from pyinfra_overlaymig.format.paths import GENERATIONS, LAYERS, MIGRATIONS, PROGRAM, SCANDIR, STATE
+from pyinfra_overlaymig.format.status import Status, parse
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,15 @@ class Migration:
         """Marked as applied, its layer there, and part of the current generation."""
         quoted = shlex.quote(self.id)
         return bool(
-            self.host.file(f"{_SYSTEM}/migrations/{self.id}/applied").is_file
-            and self.host.file(f"{_SYSTEM}/layers/{self.id}").is_directory
-            and self.host.run(f"grep -qx layer\\ {quoted} {_SYSTEM}/generations/current").rc == 0
+            self.host.file(f"{MIGRATIONS}/{self.id}/applied").is_file
+            and self.host.file(f"{LAYERS}/{self.id}").is_directory
+            and self.host.run(f"grep -qx layer\\ {quoted} {GENERATIONS}/current").rc == 0
         )
 
     @property
     def changes(self) -> list[str]:
         """The lines of changes.list, as FORMAT.md describes them."""
-        text: str = self.host.file(f"{_SYSTEM}/migrations/{self.id}/changes.list").content_string
+        text: str = self.host.file(f"{MIGRATIONS}/{self.id}/changes.list").content_string
         return text.splitlines()
 
 
@@ -73,7 +71,7 @@ class Service:
         return answer.strip()
 
     def _path(self, part: str = "") -> str:
-        return f"{_SCANDIR}/{self.name}/{part}".rstrip("/")
+        return f"{SCANDIR}/{self.name}/{part}".rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class State:
     @property
     def is_mounted(self) -> bool:
         """Mounted from /data/state, not merely a directory of the same name."""
-        here, kept = shlex.quote(self.path), shlex.quote(f"/data/state{self.path}")
+        here, kept = shlex.quote(self.path), shlex.quote(f"{STATE}{self.path}")
         return bool(self.host.run(f"mountpoint -q {here} && test {here} -ef {kept}").rc == 0)
 
 
@@ -111,7 +109,7 @@ class Machine:
     @property
     def status(self) -> Status:
         """What the runner itself says."""
-        return parse(self.host.check_output(f"{_SYSTEM}/runner/system-migrate status"))
+        return parse(self.host.check_output(f"{PROGRAM} status"))
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from pyinfra_overlaymig import lab as labs
-from pyinfra_overlaymig.bundle import pack
 from pyinfra_overlaymig.lab import audit
 from pyinfra_overlaymig.lab.fleet import quiet
-from pyinfra_overlaymig.migration import load
+from pyinfra_overlaymig.migration.bundle import pack
+from pyinfra_overlaymig.migration.folder import load
 from tests.rig import RUNNER, Rig
 from tests.volume import volume
 

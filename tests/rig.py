@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from pyinfra_overlaymig import lab as labs
-from pyinfra_overlaymig.bundle import pack, runner_archive
-from pyinfra_overlaymig.migration import load
-from pyinfra_overlaymig.status import Status, parse
+from pyinfra_overlaymig.format.status import Status, parse
+from pyinfra_overlaymig.migration.bundle import pack, runner_archive
+from pyinfra_overlaymig.migration.folder import load
 
 RUNNER = "/data/system/runner/system-migrate"
 PATIENCE = 600.0

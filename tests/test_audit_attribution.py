@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pyinfra_overlaymig.capture import Capture, parse
+from pyinfra_overlaymig.format.capture import Capture, parse
 from tests.rig import RUNNER, Rig
 
 ID = "20250601-001_all_ways"

@@ -16,7 +16,7 @@ import pytest
 
 import pyinfra_overlaymig
 from pyinfra_overlaymig import lab as labs
-from pyinfra_overlaymig.capture import parse
+from pyinfra_overlaymig.format.capture import parse
 from pyinfra_overlaymig.lab import audit, process
 from tests.rig import RUNNER, Rig
 

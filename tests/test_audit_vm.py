@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_overlaymig import lab as labs
-from pyinfra_overlaymig.capture import parse
+from pyinfra_overlaymig.format.capture import parse
 from pyinfra_overlaymig.lab import vm as kind
 from tests.rig import RUNNER, Rig
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyinfra_overlaymig
-from pyinfra_overlaymig.bundle import limits, pack, runner_archive, wire
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.migration import Member, Migration, load
+from pyinfra_overlaymig.migration.bundle import pack, runner_archive, wire
+from pyinfra_overlaymig.migration.folder import load
+from pyinfra_overlaymig.migration.model import Member, Migration
 
 ID = "20240206-001_demo"
 RUNNER = Path(pyinfra_overlaymig.__file__).parent / "runner"
@@ -197,8 +198,8 @@ def test_limits_say_how(tmp_path: Path) -> None:
     migration = load(make(tmp_path))
     lines = ["timeout 60", "verify-timeout 5", "verify-retries 0", "drift refuse", "audit wanted", "snapshot no"]
     lines += ["ready-timeout db 60", "ready-timeout web 7", "restart db changed", "restart web changed"]
-    assert limits(migration).decode().splitlines() == lines
-    assert (unpack(pack(migration), tmp_path / "there") / "limits").read_bytes() == limits(migration)
+    assert migration.limits.decode().splitlines() == lines
+    assert (unpack(pack(migration), tmp_path / "there") / "limits").read_bytes() == migration.limits
     assert b"timeout 60" not in migration.plan
 
 
@@ -216,7 +217,7 @@ def test_the_runner_is_whole() -> None:
     """All its sh files arrive, and of them only the program is executable."""
     archive, digest = runner_archive()
     found = {one.name: one.mode for one in headers(archive) if one.isreg()}
-    here = {f"{path.relative_to(RUNNER)}" for path in RUNNER.rglob("*.sh")} | {"system-migrate", "digest"}
+    here = {f"{path.relative_to(RUNNER)}" for path in RUNNER.glob("*/*.sh")} | {"system-migrate", "digest"}
     assert found.keys() == here
     assert [name for name, mode in found.items() if mode & 0o111] == ["system-migrate"]
     assert len(digest) == 64
@@ -239,5 +240,5 @@ def test_the_runner_is_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pyt
     for path in package.rglob("*"):
         path.chmod(0o700)
         os.utime(path, (1, 1))
-    monkeypatch.setattr("pyinfra_overlaymig.bundle.resources.files", lambda _: package)
+    monkeypatch.setattr("pyinfra_overlaymig.migration.bundle.resources.files", lambda _: package)
     assert runner_archive.__wrapped__() == runner_archive()

@@ -8,9 +8,9 @@ import gzip
 import pytest
 from pyinfra.api import FactProcessError
 
-from pyinfra_overlaymig.capture import Also, Capture, Puzzle, parse
-from pyinfra_overlaymig.errors import InvalidStatus
 from pyinfra_overlaymig.facts import AuditCapture
+from pyinfra_overlaymig.format.capture import Also, Capture, Puzzle, parse
+from pyinfra_overlaymig.format.errors import FormatError
 
 TEXT = """\
 record audit on
@@ -56,7 +56,7 @@ def test_a_capture_is_read() -> None:
     ["", "end", TEXT.removesuffix("end\n"), TEXT + "more\n", "what 1\nend\n", "change A\nend\n", "path x - y\nend\n"],
 )
 def test_half_a_capture_is_none(text: str) -> None:
-    with pytest.raises(InvalidStatus) as refusal:
+    with pytest.raises(FormatError) as refusal:
         parse(text)
     assert "machine_prepared" in refusal.value.hint
 

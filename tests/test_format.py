@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyinfra_overlaymig.bundle import limits as limits_of
 from pyinfra_overlaymig.format import (
     FormatError,
     changes,
@@ -27,7 +26,8 @@ from pyinfra_overlaymig.format import (
     who,
 )
 from pyinfra_overlaymig.format.audit import Audit
-from pyinfra_overlaymig.migration import load_all
+from pyinfra_overlaymig.migration.folder import load_all
+from pyinfra_overlaymig.migration.model import Migration
 
 DEPLOYS = Path(__file__).parent.parent / "deploys" / "migrations"
 SHA = hashlib.sha256(b"").hexdigest()
@@ -85,11 +85,11 @@ def test_plans_round_trip(one: plan.Plan) -> None:
 
 
 @pytest.mark.parametrize("migration", load_all(DEPLOYS), ids=lambda one: one.id)
-def test_what_the_operators_side_writes_is_what_is_read(migration: object) -> None:
+def test_what_the_operators_side_writes_is_what_is_read(migration: Migration) -> None:
     """Byte for byte: the digest of a migration is made of its plan."""
-    packed = migration.plan.decode("ascii")  # type: ignore[attr-defined]
+    packed = migration.plan.decode("ascii")
     assert plan.text(plan.parse(packed)) == packed
-    written = limits_of(migration).decode("ascii")  # type: ignore[arg-type]
+    written = migration.limits.decode("ascii")
     assert limits.text(limits.parse(written)) == written
 
 

@@ -13,7 +13,7 @@ import pytest
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab import prerequisites
 
-MAIN = "from pyinfra_overlaymig.cli import main; main()"
+MAIN = "from pyinfra_overlaymig.cli.main import main; main()"
 ANSWER = """\
 import socket
 server = socket.create_server(("203.0.113.2", 7))

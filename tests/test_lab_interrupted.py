@@ -23,7 +23,7 @@ from pyinfra_overlaymig.lab import Lab
 from pyinfra_overlaymig.lab.base import base_root
 
 PROGRAMS = ("ip", "nft", "rm", "ssh-keygen", "unshare", "umount")
-MAIN = "from pyinfra_overlaymig.cli import main; main()"
+MAIN = "from pyinfra_overlaymig.cli.main import main; main()"
 FAKE = """\
 #!/bin/sh
 count=$(($(cat {count}) + 1))

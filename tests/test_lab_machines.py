@@ -19,7 +19,7 @@ import pytest
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.lab.connection import connect, output
 
-_CLI = "from pyinfra_overlaymig.cli import main; main()"
+_CLI = "from pyinfra_overlaymig.cli.main import main; main()"
 # Runs the program and kills it with SIGKILL right before the n-th program that it starts.
 _KILLED = """\
 import os, signal, sys

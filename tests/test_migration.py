@@ -9,17 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.migration import (
-    Migration,
-    Service,
-    escape,
-    escape_text,
-    load,
-    load_all,
-    unescape,
-    unescape_text,
-    valid_id,
-)
+from pyinfra_overlaymig.format.ids import valid_id
+from pyinfra_overlaymig.format.octal import escape, escape_text, unescape, unescape_text
+from pyinfra_overlaymig.migration.folder import load, load_all
+from pyinfra_overlaymig.migration.model import Migration, Service
 
 ID = "20240206-001_add_postgresql"
 FULL = """\

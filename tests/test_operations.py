@@ -26,8 +26,9 @@ from pyinfra.context import ctx_host, ctx_state
 from pyinfra_testing.util import FakeState, create_host
 
 from pyinfra_overlaymig import operations
-from pyinfra_overlaymig.bundle import pack, runner_archive, wire
-from pyinfra_overlaymig.migration import load
+from pyinfra_overlaymig.format.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status, parse
+from pyinfra_overlaymig.migration.bundle import pack, runner_archive, wire
+from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.operations import (
     generation_active,
     machine_prepared,
@@ -35,7 +36,6 @@ from pyinfra_overlaymig.operations import (
     migrations_in,
 )
 from pyinfra_overlaymig.operations._folder import _all, _one
-from pyinfra_overlaymig.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status, parse
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyinfra_overlaymig.errors import InvalidOrder
-from pyinfra_overlaymig.migration import Migration, Service, load_all
-from pyinfra_overlaymig.ordering import order, start_order, with_dependencies
+from pyinfra_overlaymig.migration.folder import load_all
+from pyinfra_overlaymig.migration.model import Migration, Service
+from pyinfra_overlaymig.migration.ordering import order, start_order, with_dependencies
 
 A, B, C, D = (f"20240101-00{number}_{name}" for number, name in enumerate(("base", "web", "cache", "docs"), 1))
 NEAR_A = "20240101-001_bases"

@@ -17,9 +17,10 @@ from pyinfra_testing.util import FakeState, create_host
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.facts import S6Services
 from pyinfra_overlaymig.facts.service import Death, S6Service, definition
-from pyinfra_overlaymig.model import Service
+from pyinfra_overlaymig.format.paths import LOGS
+from pyinfra_overlaymig.migration.model import Service
+from pyinfra_overlaymig.migration.services import render_alone
 from pyinfra_overlaymig.operations import s6_service
-from pyinfra_overlaymig.services import LOGS, render_alone
 from tests.rig import Rig
 
 TOP = Path(__file__).parent.parent

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyinfra_overlaymig.migration import Migration, Service, load_all
-from pyinfra_overlaymig.services import render, render_alone
+from pyinfra_overlaymig.migration.folder import load_all
+from pyinfra_overlaymig.migration.model import Migration, Service
+from pyinfra_overlaymig.migration.services import render, render_alone
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent

@@ -27,10 +27,10 @@ from pathlib import Path
 import pytest
 
 from pyinfra_overlaymig import lab
+from pyinfra_overlaymig.format.status import Status, parse
 from pyinfra_overlaymig.lab import process
 from pyinfra_overlaymig.lab import vm as kind
 from pyinfra_overlaymig.lab.layout import place
-from pyinfra_overlaymig.status import Status, parse
 from tests.rig import RUNNER, Rig
 
 FULL = os.environ.get("OVERLAYMIG_VM") == "full"
@@ -251,7 +251,7 @@ def test_commands_of_the_lab_work_on_a_virtual_machine(vm: Vm) -> None:
 
     def overlaymig(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", "from pyinfra_overlaymig.cli import main; main()", "lab", *words],
+            [sys.executable, "-c", "from pyinfra_overlaymig.cli.main import main; main()", "lab", *words],
             env={**os.environ, "OVERLAYMIG_LAB_DIR": str(vm.rig.lab.directory)},
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip

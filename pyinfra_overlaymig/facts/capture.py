@@ -9,9 +9,9 @@ import zlib
 
 from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
-from pyinfra_overlaymig.capture import Capture, parse
-from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.format.capture import Capture, parse
+from pyinfra_overlaymig.format.errors import FormatError
+from pyinfra_overlaymig.format.paths import PROGRAM
 
 
 class AuditCapture(FactBase[Capture | None]):
@@ -55,7 +55,7 @@ class AuditCapture(FactBase[Capture | None]):
     def command(self, id: str) -> StringCommand:
         # Exit 4: there is no such record, which is an answer. Packed, as names need not be UTF-8.
         return StringCommand(
-            "t=$(mktemp) && {", RUNNER, "diff --raw", QuoteString(id),
+            "t=$(mktemp) && {", PROGRAM, "diff --raw", QuoteString(id),
             '>"$t" || [ $? = 4 ]; } && gzip -c "$t" | base64 -w 0 && echo; rc=$?; rm -f "$t"; exit $rc',
         )  # fmt: skip
 
@@ -70,5 +70,5 @@ class AuditCapture(FactBase[Capture | None]):
         try:
             text = gzip.decompress(base64.b64decode(packed, validate=True)).decode("utf-8", "surrogateescape")
             return parse(text) if text else None
-        except (InvalidStatus, OSError, EOFError, zlib.error, binascii.Error) as error:
+        except (FormatError, OSError, EOFError, zlib.error, binascii.Error) as error:
             raise FactProcessError(f"the capture cannot be read: {error}") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyinfra.api import FactBase, FactProcessError, StringCommand
 
-from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.format.paths import PROGRAM
 
 _WORDS = {"A": "added", "C": "changed", "M": "metadata", "D": "deleted"}
 _FIELDS = 9
@@ -48,7 +48,7 @@ class Drift(FactBase[list[Change] | None]):
 
     def command(self) -> StringCommand:
         # The last line tells an empty answer from none: pyinfra hands an empty one over as the default.
-        return StringCommand(f"if [ -x {RUNNER} ]; then {RUNNER} drift && echo end; else echo end; fi")
+        return StringCommand(f"if [ -x {PROGRAM} ]; then {PROGRAM} drift && echo end; else echo end; fi")
 
     @staticmethod
     def default() -> list[Change] | None:

@@ -10,8 +10,7 @@ from typing import Any
 from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
 from pyinfra_overlaymig.facts.status import read_status, status_command
-
-TRACES = "/data/system/migrations"
+from pyinfra_overlaymig.format.paths import MIGRATIONS
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class MigrationTrace(FactBase[Trace | None]):
     """
 
     def command(self, id: str) -> StringCommand:
-        folder = QuoteString(f"{TRACES}/{id}")
+        folder = QuoteString(f"{MIGRATIONS}/{id}")
         return StringCommand(
             "if cd", folder, "2>/dev/null;",
             "then base64 -w 0 manifest && echo && base64 -w 0 install_script.sh && echo; fi",

@@ -11,11 +11,11 @@ from importlib import resources
 
 from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
-from pyinfra_overlaymig.services import Rendered
-from pyinfra_overlaymig.status import Record, ServiceStatus
+from pyinfra_overlaymig.format.paths import SCANDIR, SERVICES
+from pyinfra_overlaymig.format.status import Record, ServiceStatus
+from pyinfra_overlaymig.migration.services import Rendered
 
-SCANDIR = "/run/service"
-SOURCEDIR = "/etc/s6/services"
+SOURCEDIR = f"/{SERVICES}"
 
 
 @dataclass(frozen=True)

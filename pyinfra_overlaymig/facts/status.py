@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 
-from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.status import UNKNOWN, MigrationRecord, Status, parse
-
-RUNNER = "/data/system/runner/system-migrate"
+from pyinfra_overlaymig.format.errors import FormatError
+from pyinfra_overlaymig.format.paths import PROGRAM
+from pyinfra_overlaymig.format.status import UNKNOWN, MigrationRecord, Status, parse
 
 
 def read_status(output: list[str]) -> Status:
     """What `status_command` printed, as a Status; FactProcessError if it is none."""
     try:
         return parse("\n".join(output))
-    except InvalidStatus as error:
+    except FormatError as error:
         raise FactProcessError(f"{error} (hint: {error.hint})") from error
 
 
 def status_command() -> StringCommand:
     """Who may not look into /data cannot tell that nothing is there: that is a failure."""
     return StringCommand(
-        f"if [ -x {RUNNER} ]; then {RUNNER} status;",
+        f"if [ -x {PROGRAM} ]; then {PROGRAM} status;",
         'elif [ "$(id -u)" = 0 ]; then echo \'{"format": 1, "runner": null}\';',
         "else echo 'this needs root: log in as root, or use --sudo' >&2; exit 111; fi",
     )

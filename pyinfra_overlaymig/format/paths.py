@@ -25,6 +25,7 @@ AUDIT: Final = f"{SYSTEM}/audit"
 BOOTS: Final = f"{SYSTEM}/boots"
 RESERVE: Final = f"{SYSTEM}/reserve"
 RUNNER: Final = f"{SYSTEM}/runner"
+PROGRAM: Final = f"{RUNNER}/system-migrate"
 METADATA: Final = f"{MIGRATIONS}/metadata.json"
 
 LOGS: Final = f"{STATE}/var/log"

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pyinfra_overlaymig.bundle import runner_archive
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab import namespaces, network, process, vm
 from pyinfra_overlaymig.lab.base import remove_tree
 from pyinfra_overlaymig.lab.layout import Lab, Place
 from pyinfra_overlaymig.lab.locking import Report, write_file
 from pyinfra_overlaymig.lab.run import detach, run
+from pyinfra_overlaymig.migration.bundle import runner_archive
 
 _HOST_SETTINGS = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pip.conf"))
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))

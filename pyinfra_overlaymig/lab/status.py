@@ -9,17 +9,17 @@ from typing import Any, Literal
 
 import paramiko
 
-from pyinfra_overlaymig.errors import InvalidStatus
+from pyinfra_overlaymig.format.errors import FormatError
+from pyinfra_overlaymig.format.paths import PROGRAM
+from pyinfra_overlaymig.format.status import UNKNOWN, ServiceStatus, Status, parse
 from pyinfra_overlaymig.lab.connection import at_once, connect, output
 from pyinfra_overlaymig.lab.fleet import machines
 from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.machine import Machine
-from pyinfra_overlaymig.status import UNKNOWN, ServiceStatus, Status, parse
 
 State = Literal["ready", "degraded", "no runner yet", "unreachable", "stopped", "unclear"]
 
-_RUNNER = "/data/system/runner/system-migrate"
-_COMMAND = f"""[ ! -x {_RUNNER} ] || exec {_RUNNER} status; echo '{{"format": 1, "runner": null}}'"""
+_COMMAND = f"""[ ! -x {PROGRAM} ] || exec {PROGRAM} status; echo '{{"format": 1, "runner": null}}'"""
 _CONNECTIONS = 16
 _PREPARE = "prepare it: pyinfra inventories/lab.py deploys/prepare.py"
 _WORDS = {"no runner yet": "not prepared"}
@@ -68,7 +68,7 @@ def ask(lab: Lab, machine: Machine) -> Answer:
         return Answer(machine, "unreachable", str(error) or type(error).__name__)
     try:
         status = parse(text)
-    except InvalidStatus as error:
+    except FormatError as error:
         said = (complaint or text).strip()[-200:]
         return Answer(machine, "unclear", f"{error} (status exits {code} and says {said!r})")
     if not status.prepared:

@@ -9,7 +9,7 @@ import pyinfra
 from pyinfra import logger
 from pyinfra.api import Host, QuoteString, State, StringCommand
 
-from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.format.paths import PROGRAM
 
 
 class LiveCommand(StringCommand):
@@ -79,7 +79,7 @@ class ConfirmedCommand(TransactionCommand):
         return done, output
 
 
-CONFIRM: Final = StringCommand(RUNNER, "confirm")
+CONFIRM: Final = StringCommand(PROGRAM, "confirm")
 CONFIRM_WITHIN: Final = 60
 """Seconds that a machine waits for the new connection."""
 

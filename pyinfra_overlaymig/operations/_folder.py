@@ -10,8 +10,9 @@ from pathlib import Path
 from pyinfra.api import OperationError
 
 from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
-from pyinfra_overlaymig.migration import Migration, load, load_all
-from pyinfra_overlaymig.ordering import order, with_dependencies
+from pyinfra_overlaymig.migration.folder import load, load_all
+from pyinfra_overlaymig.migration.model import Migration
+from pyinfra_overlaymig.migration.ordering import order, with_dependencies
 
 _BESIDE_DEPLOY = "migrations"
 _FROM_TOP = "deploys/migrations"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 
 from pyinfra import host, state
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.facts.status import RUNNER
-from pyinfra_overlaymig.model import valid_id
+from pyinfra_overlaymig.format.ids import capture_name, valid_id
+from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
-from pyinfra_overlaymig.operations._status import forget_status, machine_status
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,76}")
+from pyinfra_overlaymig.operations._run import memory
 
 
 @operation(is_idempotent=False)
@@ -37,9 +34,9 @@ def audit_capture(capture: str, command: str) -> Generator[StringCommand, None, 
             command="make -C /usr/local/src/tool install",
         )
     """
-    if not _NAME.fullmatch(capture) or valid_id(capture):
+    if not capture_name(capture) or valid_id(capture):
         raise OperationError(f"{capture!r} cannot name a capture: use [a-z0-9_-], and not the form of a migration id")
-    status = machine_status()
+    status = memory().status()
     if not status.known:
         yield status_unknown(host)
         return
@@ -52,5 +49,5 @@ def audit_capture(capture: str, command: str) -> Generator[StringCommand, None, 
             "install auditd in its base",
         )
         return
-    forget_status()
-    yield LiveCommand(RUNNER, "capture", capture, "-- /bin/sh -c", QuoteString(command))
+    memory().changes()
+    yield LiveCommand(PROGRAM, "capture", capture, "-- /bin/sh -c", QuoteString(command))

@@ -7,7 +7,8 @@ from collections.abc import Generator
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.format.paths import PROGRAM
+from pyinfra_overlaymig.format.status import Status
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
     ConfirmedCommand,
@@ -15,8 +16,7 @@ from pyinfra_overlaymig.operations._command import (
     failure,
     status_unknown,
 )
-from pyinfra_overlaymig.operations._status import forget_status, machine_status
-from pyinfra_overlaymig.status import Status
+from pyinfra_overlaymig.operations._run import memory
 
 
 @operation()
@@ -42,7 +42,7 @@ def generation_active(
 
         generation_active(name="Back to before the upgrade", generation="20240206-001_add_postgresql")
     """
-    status = machine_status()
+    status = memory().status()
     if not status.known:
         yield status_unknown(host)
         return
@@ -61,10 +61,10 @@ def generation_active(
         host.noop(f"generation {status.generation} is just that")
         return
     host.log(f"generation {status.generation} ({_names(status.stack)}) -> {_names(stack)}")
-    forget_status()
+    memory().changes()
     options = ["--wait"] * wait + ["--restore-state"] * restore_state + [f"--confirm {confirm}"] * bool(confirm)
     command = ConfirmedCommand if confirm else TransactionCommand
-    yield command(RUNNER, "rollback", *options, QuoteString(wanted))
+    yield command(PROGRAM, "rollback", *options, QuoteString(wanted))
 
 
 def _stack(status: Status, wanted: str) -> tuple[str, ...] | None:

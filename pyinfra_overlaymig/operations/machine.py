@@ -8,11 +8,11 @@ from importlib import resources
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.bundle import runner_archive, wire
-from pyinfra_overlaymig.facts.status import RUNNER
+from pyinfra_overlaymig.format.paths import PROGRAM
+from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.migration.bundle import runner_archive, wire
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
-from pyinfra_overlaymig.operations._status import forget_status, machine_status, shown_already
-from pyinfra_overlaymig.status import Status
+from pyinfra_overlaymig.operations._run import memory
 
 
 @operation()
@@ -31,7 +31,7 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
 
         machine_prepared(name="Prepare the machine")
     """
-    status = machine_status()
+    status = memory().status()
     if not status.known:
         yield status_unknown(host)
         return
@@ -42,10 +42,10 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
     if not packages and status.missing and len(changes) == 1:
         yield failure(changes[0], "install them in the base, or let machine_prepared do it")
         return
-    if not shown_already("machine_prepared"):
+    if not memory().shown_already("machine_prepared"):
         for change in changes:
             host.log(f"machine: {change}")
-    forget_status()
+    memory().changes()
     yield _prepare(packages)
 
 
@@ -66,6 +66,6 @@ def _prepare(packages: bool) -> StringCommand:
     return LiveCommand(
         'd=$(mktemp -d) && base64 -d | tar -xz -C "$d"',
         *install,
-        f'&& sh "$d/system-migrate" init && {RUNNER} check; rc=$?; rm -rf "$d"; exit $rc',
+        f'&& sh "$d/system-migrate" init && {PROGRAM} check; rc=$?; rm -rf "$d"; exit $rc',
         _stdin=wire(runner_archive()[0]),
     )

@@ -13,10 +13,11 @@ from typing import Any, TypeGuard, TypeVar, cast
 from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.bundle import pack, wire
 from pyinfra_overlaymig.facts import MigrationTrace
-from pyinfra_overlaymig.facts.status import RUNNER
-from pyinfra_overlaymig.migration import Migration
+from pyinfra_overlaymig.format.paths import PROGRAM, STAGING
+from pyinfra_overlaymig.format.status import MigrationRecord, Status
+from pyinfra_overlaymig.migration.bundle import pack, wire
+from pyinfra_overlaymig.migration.model import Migration
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
     ConfirmedCommand,
@@ -25,16 +26,8 @@ from pyinfra_overlaymig.operations._command import (
     status_unknown,
 )
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
-from pyinfra_overlaymig.operations._plan import edit, plan, refusals
-from pyinfra_overlaymig.operations._status import (
-    coming,
-    forget_status,
-    machine_status,
-    plan_shown_for,
-    shown_already,
-    will_come,
-)
-from pyinfra_overlaymig.status import MigrationRecord, Status
+from pyinfra_overlaymig.operations._in_words import contents, edit, refusals
+from pyinfra_overlaymig.operations._run import memory
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -95,7 +88,7 @@ def migration_applied(
         )
     """
     wanted = migration_at(migration, folder)
-    status = machine_status()
+    status = memory().status()
     if not status.known:
         yield status_unknown(host)
         return
@@ -106,14 +99,14 @@ def migration_applied(
     if state.is_executing and not status.prepared:
         yield failure(f"{host.name} has no runner", "put machine_prepared before migration_applied")
         return
-    if not shown_already(wanted.id):
+    if not memory().shown_already(wanted.id):
         # Who waits is not refused for the lock.
         _announce(wanted, replace(status, lock=None) if wait else status, record)
     if _edited(record, wanted):
         yield failure(f"{wanted.id} is refused: {_was_edited(record)}", _UNDO)
         return
-    will_come(wanted.id)
-    forget_status()
+    memory().will_come(wanted.id)
+    memory().changes()
     yield _apply(wanted, wait=wait, confirm=confirm)
 
 
@@ -128,11 +121,11 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None)
     for one in status.evidence:
         if one.id == wanted.id:
             host.log(f"{wanted.id}: the last attempt, at {one.failed_at}, was taken back ({_why(one.why)})")
-            host.log(f"  its log is on the machine: /data/system/staging/{one.id}/log")
-    first = plan_shown_for(wanted.digest)
-    for line in [f"{wanted.id}: the same plan as {first}"] if first else plan(wanted):
+            host.log(f"  its log is on the machine: {STAGING}/{one.id}/log")
+    first = memory().shown_for(wanted.digest)
+    for line in [f"{wanted.id}: the same plan as {first}"] if first else contents(wanted):
         host.log(line)
-    for why, remedy in refusals(wanted, status, coming()):
+    for why, remedy in refusals(wanted, status, memory().coming):
         host.log(f"  will be refused: {why}")
         host.log(f"  hint: {remedy}")
 
@@ -140,7 +133,7 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None)
 def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
     host.log(f"{wanted.id}: will be refused: {_was_edited(record)}")
     host.log(f"  hint: {_UNDO}")
-    first = plan_shown_for(f"{wanted.digest} {record.digest}")
+    first = memory().shown_for(f"{wanted.digest} {record.digest}")
     if first:
         host.log(f"  the same edit as on {first}")
         return
@@ -167,4 +160,4 @@ def _apply(wanted: Migration, *, wait: bool, confirm: int) -> StringCommand:
     who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
     options = ["--wait"] * wait + [f"--confirm {confirm}"] * bool(confirm)
     command = ConfirmedCommand if confirm else TransactionCommand
-    return command("base64 -d |", who, RUNNER, "apply", *options, "-", _stdin=wire(pack(wanted)))
+    return command("base64 -d |", who, PROGRAM, "apply", *options, "-", _stdin=wire(pack(wanted)))

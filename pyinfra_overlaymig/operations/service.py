@@ -12,15 +12,14 @@ from typing import Final
 from pyinfra import host, state
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.bundle import archive, wire
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.facts.service import SCANDIR, SOURCEDIR, S6Service, S6Services, definition
-from pyinfra_overlaymig.manifest import service_of
+from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services, definition
+from pyinfra_overlaymig.format.paths import LOGS, SCANDIR, SERVICEDIRS
+from pyinfra_overlaymig.migration.bundle import archive, wire
+from pyinfra_overlaymig.migration.manifest import service_of
+from pyinfra_overlaymig.migration.services import Rendered, render_alone
 from pyinfra_overlaymig.operations._command import failure
-from pyinfra_overlaymig.operations._status import forget_status, shown_already
-from pyinfra_overlaymig.services import LOGS, Rendered, render_alone
-
-LIVEDIR: Final = "/run/services"
+from pyinfra_overlaymig.operations._run import memory
 
 _NAME = re.compile(r"[A-Za-z0-9_@%+:][A-Za-z0-9_@%+:.-]*")
 _LETTERS: Final = {
@@ -54,7 +53,7 @@ def s6_service(
     timeout: int = 60,
     scandir: str = SCANDIR,
     sourcedir: str = SOURCEDIR,
-    livedir: str = LIVEDIR,
+    livedir: str = SERVICEDIRS,
 ) -> Generator[StringCommand, None, None]:
     """
     Manage a service that s6 supervises: one that this defines, or any other of a scan directory.
@@ -140,9 +139,9 @@ def s6_service(
     if not steps:
         host.noop(f"service {service} is {_words(found) if present else 'not there'}")
         return
-    if not shown_already(f"s6_service {scandir}/{service} {steps}"):
+    if not memory().shown_already(f"s6_service {scandir}/{service} {steps}"):
         host.log(f"service {service}: {', '.join(_in_words(step) for step in steps)}")
-    forget_status()
+    memory().changes()
     arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
     script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
     yield StringCommand("base64 -d |", script, _stdin=wire(archive(files))) if files else script

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pyinfra_overlaymig.migration import Migration, Service
+from pyinfra_overlaymig.format.paths import LOGS, PATH, SCANDIR
+from pyinfra_overlaymig.migration.model import Migration, Service
 
 _HEADER: Final = "#!/bin/sh\n"
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _PRE_START: Final = """\
 #!/bin/sh
@@ -162,9 +162,6 @@ _LOG_RUN: Final = """\
 exec s6-log n5 s1000000 T {folder}
 """
 
-LOGS: Final = "/data/state/var/log"
-SCANDIR: Final = "/run/service"
-
 
 @dataclass(frozen=True)
 class Rendered:
@@ -282,7 +279,7 @@ def _run(service: Service, pre_start: str | None, scandir: str) -> str:
         lines.append(_WAIT.format(name=service.name, scandir=shlex.quote(scandir)))
     if pre_start is not None:
         lines.append(_PREPARED.format(name=service.name))
-    lines.append(f'PATH="${{PATH:-{_PATH}}}"\nexport PATH\n')
+    lines.append(f'PATH="${{PATH:-{PATH}}}"\nexport PATH\n')
     if service.user:
         who = service.user
         lines.append(f"HOME=~{who} USER={who} LOGNAME={who}\nexport HOME USER LOGNAME\n")

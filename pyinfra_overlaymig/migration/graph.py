@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from pyinfra_overlaymig.migration import Migration
-from pyinfra_overlaymig.ordering import closure, start_order, supervised
+from pyinfra_overlaymig.migration.model import Migration
+from pyinfra_overlaymig.migration.ordering import closure, start_order, supervised
 
 FORMAT: Final = 1
 _INDENT = "    "

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from pyinfra_overlaymig.errors import InvalidUsage, OverlaymigError
-from pyinfra_overlaymig.graph import document, dot, text
-from pyinfra_overlaymig.migration import load_all
-from pyinfra_overlaymig.ordering import order, with_dependencies
+from pyinfra_overlaymig.migration.folder import load_all
+from pyinfra_overlaymig.migration.graph import document, dot, text
+from pyinfra_overlaymig.migration.ordering import order, with_dependencies
 
 _PICTURES = ("svg", "png")
 

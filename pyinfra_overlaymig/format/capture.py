@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pyinfra_overlaymig.errors import InvalidStatus
-from pyinfra_overlaymig.manifest import SYSTEM
+from pyinfra_overlaymig.format.errors import FormatError
+from pyinfra_overlaymig.format.paths import OF_PACKAGES, is_below
 
 WHAT: Final = {"A": "added", "C": "changed", "M": "metadata", "D": "deleted"}
 STATE_PREFIXES: Final = (
@@ -23,7 +23,7 @@ STATE_PREFIXES: Final = (
 )
 """Where programs keep what they write: in a layer it would be lost with the next generation."""
 _OF_THE_SYSTEM: Final = (
-    *SYSTEM,
+    *OF_PACKAGES,
     *("/var/lib/alternatives", "/var/lib/dbus", "/var/lib/initramfs-tools", "/var/lib/misc", "/var/lib/pam"),
     *("/var/lib/polkit-1", "/var/lib/python", "/var/lib/shells.state", "/var/lib/systemd", "/var/lib/ucf"),
     *("/var/lib/update-rc.d", "/var/lib/usbutils", "/var/lib/vim", "/var/lib/xml-core", "/var/lib/sgml-base"),
@@ -147,7 +147,7 @@ class Capture:
         return tuple(sorted(found))
 
     def _is_kept(self, change: Change, top: str) -> bool:
-        if any(_below(top, other) for other in (*_OF_THE_SYSTEM, *self.state)):
+        if any(is_below(top, other) for other in (*_OF_THE_SYSTEM, *self.state)):
             return False
         if change.path == top and change.kind != "d":
             # A file right below a prefix cannot be a state path.
@@ -171,10 +171,6 @@ class Capture:
         }
 
 
-def _below(path: str, top: str) -> bool:
-    return path == top or path.startswith(f"{top}/")
-
-
 def _top(path: str) -> str | None:
     """The directory right below the state prefix that ``path`` is under."""
     for prefix in STATE_PREFIXES:
@@ -184,7 +180,7 @@ def _top(path: str) -> str | None:
 
 
 def parse(text: str) -> Capture:
-    """What `system-migrate diff --raw` printed; InvalidStatus if it is not that, whole."""
+    """What `system-migrate diff --raw` printed; FormatError if it is not that, whole."""
     # A name may hold what splitlines() takes for the end of a line.
     lines = text.split("\n")
     if lines[-2:] != ["end", ""]:
@@ -244,8 +240,8 @@ def _number(record: dict[str, list[str]], key: str) -> int | None:
     return int(found) if found.isdigit() else None
 
 
-def _unreadable(why: str) -> InvalidStatus:
-    return InvalidStatus(
+def _unreadable(why: str) -> FormatError:
+    return FormatError(
         f"the capture cannot be read: {why}",
         hint="let machine_prepared install the runner that belongs to this overlaymig",
     )

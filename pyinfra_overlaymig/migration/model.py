@@ -1,39 +1,14 @@
-"""What a migration is, and the canonical form its digest covers; it must not read files."""
+"""What a migration is, on the operator's side; what of it is digested and sent, format/ says."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
-from pyinfra_overlaymig.format.octal import escape_text
-
-PLAN_FORMAT: Final = 1
-ID_EXAMPLE: Final = "20240206-001_add_postgresql"
-ID: Final = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})-[0-9]{3}_[a-z0-9][a-z0-9_]{0,63}")
-_NUMBER = re.compile(r"[0-9]+-[0-9]+_")
-
-
-def valid_id(text: str) -> bool:
-    """Whether ``text`` is an id: ``YYYYMMDD-NNN_label``, with a date of the calendar."""
-    match = ID.fullmatch(text)
-    if not match:
-        return False
-    try:
-        date(*map(int, match.groups()))
-    except ValueError:
-        return False
-    return True
-
-
-def label(id: str) -> str:
-    """What an id says in words: its part after date and number; anything else as it is."""
-    return _NUMBER.sub("", id)
+from pyinfra_overlaymig.format import limits, plan
 
 
 @dataclass(frozen=True)
@@ -128,7 +103,36 @@ class Migration:
     @cached_property
     def plan(self) -> bytes:
         """What the runner reads and what is digested: all that shapes the result, in one form."""
-        return "".join(f"{line}\n" for line in _plan_lines(self)).encode("ascii")
+        wanted = plan.Plan(
+            id=self.id,
+            depends=self.depends,
+            conflicts=self.conflicts,
+            state=self.state,
+            state_links=self.state_links,
+            stop=self.stop,
+            services=tuple(service.name for service in self.services),
+            settings=tuple(
+                plan.Setting(service.name, key, value) for service in self.services for key, value in service.settings()
+            ),
+            members=tuple(plan.Member(f"{one.mode:04o}", one.sha256, one.path) for one in self.members),
+            links=tuple(plan.Link(one.target, one.path) for one in self.links),
+        )
+        return plan.text(wanted).encode("ascii")
+
+    @cached_property
+    def limits(self) -> bytes:
+        """How it is applied, not what it is, so no part of the digest. Times in seconds."""
+        wanted = limits.Limits(
+            timeout=self.timeout,
+            verify_timeout=self.verify_timeout,
+            verify_retries=self.verify_retries,
+            drift=self.drift,
+            audit=self.audit,
+            snapshot=self.snapshot,
+            ready={service.name: service.ready_timeout for service in self.services},
+            restarts={service.name: service.restart for service in self.services},
+        )
+        return limits.text(wanted).encode("ascii")
 
     @cached_property
     def digest(self) -> str:
@@ -138,26 +142,3 @@ class Migration:
     def script(self, name: str = "install.sh") -> str:
         """Text of one of its scripts, for reading: bytes that are no UTF-8 are replaced."""
         return (self.folder / name).read_text("utf-8", "replace")
-
-
-def _plan_lines(migration: Migration) -> Iterator[str]:
-    yield f"format {PLAN_FORMAT}"
-    yield f"id {migration.id}"
-    for key, values in (
-        ("depends", migration.depends),
-        ("conflicts", migration.conflicts),
-        ("state", migration.state),
-        ("state-link", migration.state_links),
-        ("stop", migration.stop),
-    ):
-        yield from sorted(f"{key} {escape_text(value)}" for value in values)
-    yield from sorted(f"service {service.name}" for service in migration.services)
-    yield from sorted(
-        f"service-set {service.name} {key} {escape_text(value)}"
-        for service in migration.services
-        for key, value in service.settings()
-    )
-    yield from sorted(
-        f"member {member.mode:04o} {member.sha256} {escape_text(member.path)}" for member in migration.members
-    )
-    yield from sorted(f"link {escape_text(link.target)} {escape_text(link.path)}" for link in migration.links)

@@ -7,10 +7,11 @@ import sys
 import click
 
 from pyinfra_overlaymig import __version__
-from pyinfra_overlaymig.drawing import graph
+from pyinfra_overlaymig.cli.diff import diff
+from pyinfra_overlaymig.cli.graph import graph
+from pyinfra_overlaymig.cli.lab import lab
+from pyinfra_overlaymig.cli.state import state
 from pyinfra_overlaymig.errors import OverlaymigError
-from pyinfra_overlaymig.lab.commands import lab
-from pyinfra_overlaymig.reports import diff, state
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

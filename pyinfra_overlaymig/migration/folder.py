@@ -8,28 +8,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyinfra_overlaymig.document import closest
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.format.octal import escape, escape_text, unescape, unescape_text
-from pyinfra_overlaymig.manifest import load_manifest
-from pyinfra_overlaymig.model import ID_EXAMPLE, Link, Member, Migration, Service, label, valid_id
+from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, valid_id
+from pyinfra_overlaymig.format.plan import SCRIPTS
+from pyinfra_overlaymig.migration.document import closest
+from pyinfra_overlaymig.migration.manifest import load_manifest
+from pyinfra_overlaymig.migration.model import Link, Member, Migration
 
-__all__ = [
-    "Link",
-    "Member",
-    "Migration",
-    "Service",
-    "escape",
-    "escape_text",
-    "load",
-    "load_all",
-    "unescape",
-    "unescape_text",
-    "valid_id",
-]
-
-_SCRIPTS = ("install.sh", "verify.sh")
-_PARTS = ("migration.yaml", *_SCRIPTS, "files")
+_PARTS = ("migration.yaml", *SCRIPTS, "files")
 _NOTES = "README.md"
 
 
@@ -114,7 +100,7 @@ def _check_parts(folder: Path) -> None:
 
 
 def _contents(folder: Path) -> tuple[tuple[Member, ...], tuple[Link, ...]]:
-    members = [_script(folder, name) for name in _SCRIPTS if (folder / name).exists()]
+    members = [_script(folder, name) for name in SCRIPTS if (folder / name).exists()]
     links = []
     for entry in _walk(folder / "files"):
         relative = os.fsdecode(entry.relative_to(folder))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from pyinfra_overlaymig.document import closest
 from pyinfra_overlaymig.errors import InvalidOrder
-from pyinfra_overlaymig.migration import Migration
-from pyinfra_overlaymig.model import Service, label
+from pyinfra_overlaymig.format.ids import label
+from pyinfra_overlaymig.migration.document import closest
+from pyinfra_overlaymig.migration.model import Migration, Service
 
 
 def order(migrations: Iterable[Migration]) -> tuple[Migration, ...]:

@@ -1,4 +1,4 @@
-"""Says what applying a migration means, before it is done; it must change nothing and ask no machine."""
+"""Says in words what applying a migration means, before it is done; it must change nothing and ask no machine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import difflib
 from collections.abc import Collection, Iterator
 
 from pyinfra_overlaymig.facts.migration import Trace
+from pyinfra_overlaymig.format.ids import label
 from pyinfra_overlaymig.format.octal import escape_text, unescape_text
-from pyinfra_overlaymig.migration import Migration, Service
-from pyinfra_overlaymig.model import label
-from pyinfra_overlaymig.status import LockOwner, Status
+from pyinfra_overlaymig.format.status import LockOwner, Status
+from pyinfra_overlaymig.migration.model import Migration, Service
 
 FILES = "files"
 
 
-def plan(wanted: Migration) -> Iterator[str]:
+def contents(wanted: Migration) -> Iterator[str]:
     """All that a migration brings, for reading."""
     yield f"{wanted.id}: {' '.join(wanted.description.split())}"
     for what, values in (

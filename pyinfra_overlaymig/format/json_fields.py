@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyinfra_overlaymig.errors import InvalidStatus
+from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.octal import unescape_text
 
 T = TypeVar("T")
@@ -58,8 +58,9 @@ class Fields:
         return tuple(items)
 
     def paths(self, key: str) -> tuple[str, ...]:
+        fields = self.texts(key)
         try:
-            return tuple(unescape_text(item) for item in self.texts(key))
+            return tuple(map(unescape_text, fields))
         except ValueError as error:
             raise mismatch(f"{self.where}.{key}[]", "an octal-escaped path", str(error)) from error
 
@@ -72,9 +73,9 @@ class Fields:
         return None if value is None else build(Fields.of(value, f"{self.where}.{key}"))
 
 
-def mismatch(where: str, wanted: str, found: object) -> InvalidStatus:
+def mismatch(where: str, wanted: str, found: object) -> FormatError:
     """The error that says what is at ``where`` instead of what is ``wanted``."""
-    return InvalidStatus(
+    return FormatError(
         f"{where} should be {wanted}, but is {found!r}",
         hint="let machine_prepared install the runner that belongs to this overlaymig",
     )

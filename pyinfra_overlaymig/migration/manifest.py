@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 import yaml
 
-from pyinfra_overlaymig.document import Value, read
-from pyinfra_overlaymig.model import ID_EXAMPLE, Service, valid_id
-
-SERVICE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-FOREIGN: Final = ("/data", "/proc", "/sys", "/dev", "/run", "/tmp", "/var/run")  # noqa: S108 - refused here, never written
-SYSTEM: Final = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache/debconf")
+from pyinfra_overlaymig.format import rules
+from pyinfra_overlaymig.format.ids import ID_EXAMPLE, valid_id
+from pyinfra_overlaymig.migration.document import Value, read
+from pyinfra_overlaymig.migration.model import Service
 
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DAY = 24 * 60 * 60
 _MANIFEST_KEYS = (
     "description",
     "depends",
@@ -37,9 +33,6 @@ _MANIFEST_KEYS = (
     "verify_retries",
     "services",
 )
-AUDIT: Final = ("wanted", "required")
-DRIFT: Final = ("refuse", "adopt", "discard")
-RESTART: Final = ("always", "changed", "never")
 _SERVICE_KEYS = (
     "run",
     "prepare",
@@ -97,12 +90,12 @@ def load_manifest(file: Path, id: str) -> Manifest:
         conflicts=_ids(keys.get("conflicts"), id, _ids(keys.get("depends"), id, ())),
         state=_state(keys["state"]) if "state" in keys else (),
         state_links=_state_links(keys),
-        stop=keys["stop"].texts(SERVICE_NAME, "postgresql") if "stop" in keys else (),
+        stop=keys["stop"].texts(rules.SERVICE_NAME, "postgresql") if "stop" in keys else (),
         snapshot=_snapshot(keys),
-        drift=_choice(keys["drift"], DRIFT) if "drift" in keys else "refuse",
-        audit=_choice(keys["audit"], AUDIT) if "audit" in keys else "wanted",
-        timeout=keys["timeout"].integer(1, _DAY) if "timeout" in keys else 1800,
-        verify_timeout=keys["verify_timeout"].integer(1, _DAY) if "verify_timeout" in keys else 60,
+        drift=_choice(keys["drift"], rules.DRIFT) if "drift" in keys else "refuse",
+        audit=_choice(keys["audit"], rules.AUDIT) if "audit" in keys else "wanted",
+        timeout=keys["timeout"].integer(1, rules.DAY) if "timeout" in keys else 1800,
+        verify_timeout=keys["verify_timeout"].integer(1, rules.DAY) if "verify_timeout" in keys else 60,
         verify_retries=keys["verify_retries"].integer(0, 1000) if "verify_retries" in keys else 0,
         services=_services(keys["services"]) if "services" in keys else (),
         lines=dict(_lines(keys)),
@@ -152,41 +145,16 @@ def _lines(keys: dict[str, Value]) -> Iterator[tuple[str, int]]:
             yield f"{name} needs {item.text()}", item.line
 
 
-def _below(path: str, top: str) -> bool:
-    return path == top or path.startswith(f"{top}/")
-
-
-def _state_path(item: Value) -> str:
-    text = item.text()
-    if not text.startswith("/") or ".." in text.split("/"):
-        raise item.wrong(
-            f"state path {text!r} is not absolute or has `..` in it",
-            "write it like /var/lib/postgresql",
-        )
-    path = posixpath.normpath("/" + text.lstrip("/"))
-    for top in FOREIGN:
-        if path == "/" or _below(path, top):
-            raise item.wrong(
-                f"state path {text!r} cannot be state: {top} and / are not a layer's",
-                "name the directory that the service keeps its data in",
-            )
-    for top in SYSTEM:
-        if _below(path, top) or _below(top, path):
-            raise item.wrong(
-                f"state path {text!r} touches {top}, which belongs to the system",
-                "packages and files would disagree after a rollback; name a narrower directory",
-            )
-    return path
-
-
 def _state(value: Value) -> tuple[str, ...]:
     paths: list[str] = []
     for item in value.items():
-        path = _state_path(item)
-        for other in paths:
-            if _below(path, other) or _below(other, path):
-                raise item.wrong(f"state path {path!r} and {other!r} overlap", "keep the outer one")
-        paths.append(path)
+        trouble = rules.state_trouble(item.text())
+        if trouble:
+            raise item.wrong(*trouble)
+        paths.append(rules.state_path(item.text()))
+        over = rules.overlap(paths)
+        if over:
+            raise item.wrong(f"state path {over[0]!r} and {over[1]!r} overlap", "keep the outer one")
     return tuple(paths)
 
 
@@ -204,7 +172,7 @@ def _state_links(keys: dict[str, Value]) -> tuple[str, ...]:
 def _services(value: Value) -> tuple[Service, ...]:
     services = []
     for name, body in value.mapping().items():
-        if not SERVICE_NAME.fullmatch(name):
+        if not rules.SERVICE_NAME.fullmatch(name):
             raise body.wrong(f"{name!r} is no service name", "write it like postgresql")
         services.append(_service(name, body))
     return tuple(services)
@@ -227,13 +195,13 @@ def _service(name: str, body: Value) -> Service:
         user=keys["user"].text(_USER, "postgres") if "user" in keys else None,
         check=keys["check"].text() if "check" in keys else None,
         notification_fd=(keys["notification_fd"].integer(3, 255) if "notification_fd" in keys else None),
-        ready_timeout=keys["ready_timeout"].integer(1, _DAY) if "ready_timeout" in keys else 60,
+        ready_timeout=keys["ready_timeout"].integer(1, rules.DAY) if "ready_timeout" in keys else 60,
         environment=_environment(keys["environment"]) if "environment" in keys else (),
         down_signal=_signal(keys["down_signal"]) if "down_signal" in keys else None,
-        timeout_kill=(keys["timeout_kill"].integer(0, _DAY * 1000) if "timeout_kill" in keys else None),
+        timeout_kill=(keys["timeout_kill"].integer(0, rules.DAY * 1000) if "timeout_kill" in keys else None),
         max_death_tally=(keys["max_death_tally"].integer(1, 4096) if "max_death_tally" in keys else None),
         needs=_needs(keys["needs"], name) if "needs" in keys else (),
-        restart=_choice(keys["restart"], RESTART) if "restart" in keys else "changed",
+        restart=_choice(keys["restart"], rules.RESTART) if "restart" in keys else "changed",
     )
 
 
@@ -241,7 +209,7 @@ def _needs(value: Value, own: str) -> tuple[str, ...]:
     for item in value.items():
         if item.text() == own:
             raise item.wrong(f"service `{own}` needs itself", "leave it out")
-    return value.texts(SERVICE_NAME, "postgresql")
+    return value.texts(rules.SERVICE_NAME, "postgresql")
 
 
 def _environment(value: Value) -> tuple[tuple[str, str], ...]:

@@ -1,44 +1,18 @@
-"""`overlaymig diff` and `overlaymig state`: what a migration did on a machine, and what its manifest lacks."""
+"""`overlaymig state`: what a manifest lacks, by what its migration did on a machine."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import click
 
-from pyinfra_overlaymig import lab as labs
-from pyinfra_overlaymig.capture import Capture, parse
-from pyinfra_overlaymig.document import read
-from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError, from_runner_exit, runner_exit_meaning
-from pyinfra_overlaymig.format.octal import unescape
-from pyinfra_overlaymig.migration import load
-
-_RUNNER = "/data/system/runner/system-migrate"
-_LAB = re.compile(r"lab-[0-9]+")
-
-
-@click.command()
-@click.argument("host")
-@click.argument("id")
-@click.option("--json", "as_json", is_flag=True, help="Print everything that is recorded as JSON.")
-def diff(host: str, id: str, as_json: bool) -> None:
-    """Show what migration (or capture) ID changed on HOST, and who did it: by package and directory.
-
-    HOST is a machine of the lab, or whatever ssh takes.
-
-    \b
-    Examples:
-      overlaymig diff lab-1 20240206-001_add_postgresql
-      overlaymig diff root@db1.example.net 20240206-001_add_postgresql --json | jq '.unexplained'
-    """
-    if as_json:
-        click.echo(json.dumps(_capture(host, id).to_json(), indent=2))
-    else:
-        click.echo(_ask(host, "diff", id).decode(errors="replace"), nl=False)
+from pyinfra_overlaymig.cli.asking import capture
+from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
+from pyinfra_overlaymig.format.octal import unescape_text
+from pyinfra_overlaymig.migration.document import read
+from pyinfra_overlaymig.migration.folder import load
 
 
 @click.command()
@@ -53,7 +27,7 @@ def state(host: str, id: str, migration: Path | None) -> None:
       overlaymig state lab-1 20240501-001_add_redis
       overlaymig state lab-1 20240501-001_add_redis deploys/migrations/20240501-001_add_redis
     """
-    proposed = _capture(host, id).proposed_state()
+    proposed = capture(host, id).proposed_state()
     if not proposed:
         click.echo("nothing to add: it wrote under no state prefix but what it declares and what packages bring")
     elif migration is None:
@@ -61,23 +35,6 @@ def state(host: str, id: str, migration: Path | None) -> None:
     else:
         _write_state(migration, proposed)
         click.echo(f"{migration / 'migration.yaml'}: state paths added: {', '.join(proposed)}")
-
-
-def _capture(host: str, id: str) -> Capture:
-    return parse(_ask(host, "diff", "--raw", id).decode("utf-8", "surrogateescape"))
-
-
-def _ask(host: str, *words: str) -> bytes:
-    """What the runner of ``host`` answers."""
-    if _LAB.fullmatch(host):
-        argv = labs.machine(labs.Lab.default(), host).enter(_RUNNER, *words)
-    else:
-        argv = ["ssh", "--", host, shlex.join([_RUNNER, *words])]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or runner_exit_meaning(done.returncode)
-        raise from_runner_exit(done.returncode, f"{host}: {said}", hint="look at: overlaymig lab status")
-    return done.stdout
 
 
 def _write_state(migration: Path, proposed: tuple[str, ...]) -> None:
@@ -109,5 +66,5 @@ def _write_state(migration: Path, proposed: tuple[str, ...]) -> None:
 
 def _yaml(path: str) -> str:
     """A path as a YAML string; JSON's are YAML's too."""
-    text = unescape(path).decode("utf-8", "surrogateescape") if "\\" in path else path
+    text = unescape_text(path) if "\\" in path else path
     return text if re.fullmatch(r"/[A-Za-z0-9_./+-]*", text) else json.dumps(text, ensure_ascii=False)

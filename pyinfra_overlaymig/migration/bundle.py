@@ -8,15 +8,14 @@ import hashlib
 import io
 import os
 import tarfile
-import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
-from pyinfra_overlaymig.migration import Migration
-from pyinfra_overlaymig.services import Rendered, render
+from pyinfra_overlaymig.migration.model import Migration
+from pyinfra_overlaymig.migration.services import Rendered, render
 
 
 @dataclass(frozen=True)
@@ -31,27 +30,12 @@ def pack(migration: Migration) -> bytes:
     """``migration`` as the tar.gz that `system-migrate apply -` reads."""
     files = [
         _Entry("plan", migration.plan),
-        _Entry("limits", limits(migration)),
+        _Entry("limits", migration.limits),
         *_members(migration),
         *_services(migration),
     ]
     links = [_Entry(link.path, target=link.target) for link in migration.links]
     return _tar_gz([*files, *links, _Entry("sums", _sums(files))])
-
-
-def limits(migration: Migration) -> bytes:
-    """How it is applied, not what it is, so no part of the digest. Times in seconds."""
-    lines = [
-        f"timeout {migration.timeout}",
-        f"verify-timeout {migration.verify_timeout}",
-        f"verify-retries {migration.verify_retries}",
-        f"drift {migration.drift}",
-        f"audit {migration.audit}",
-        f"snapshot {'yes' if migration.snapshot else 'no'}",
-    ]
-    lines += sorted(f"ready-timeout {one.name} {one.ready_timeout}" for one in migration.services)
-    lines += sorted(f"restart {one.name} {one.restart}" for one in migration.services)
-    return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
 def archive(files: Iterable[Rendered]) -> bytes:
@@ -61,7 +45,7 @@ def archive(files: Iterable[Rendered]) -> bytes:
 
 def wire(data: bytes) -> list[str]:
     """``data`` as short lines of base64, fit for a command's input."""
-    return textwrap.wrap(base64.b64encode(data).decode("ascii"), 76)
+    return base64.encodebytes(data).decode("ascii").splitlines()
 
 
 @cache
@@ -90,7 +74,7 @@ def _services(migration: Migration) -> Iterator[_Entry]:
 
 
 def _runner_files() -> Iterator[_Entry]:
-    top = resources.files(__package__) / "runner"
+    top = resources.files("pyinfra_overlaymig") / "runner"
     program = top / "system-migrate"
     if not program.is_file():
         raise OverlaymigError(

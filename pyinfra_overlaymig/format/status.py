@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
-from pyinfra_overlaymig.errors import InvalidStatus
+from pyinfra_overlaymig.format.errors import FormatError
+from pyinfra_overlaymig.format.json_fields import Fields, mismatch
 from pyinfra_overlaymig.format.octal import escape_text
-from pyinfra_overlaymig.json_fields import Fields, mismatch
 
 FORMAT: Final = 1
 
@@ -195,11 +195,11 @@ UNKNOWN: Final = Status(known=False)
 
 
 def parse(text: str) -> Status:
-    """The status that the runner printed as ``text``; InvalidStatus if it is not one."""
+    """The status that the runner printed as ``text``; FormatError if it is not one."""
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise InvalidStatus(
+        raise FormatError(
             f"the status is no JSON: {error}",
             hint="run `/data/system/runner/system-migrate status` on the machine and look at it",
         ) from error
@@ -208,7 +208,7 @@ def parse(text: str) -> Status:
         return UNKNOWN
     found = top.number("format")
     if found != FORMAT:
-        raise InvalidStatus(
+        raise FormatError(
             f"the status has format {found}; this overlaymig reads format {FORMAT}",
             hint="update overlaymig here, or let machine_prepared update the machine's runner",
         )

@@ -1,0 +1,1 @@
+"""The program `overlaymig`: one file for each command."""

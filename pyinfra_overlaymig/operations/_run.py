@@ -1,0 +1,80 @@
+"""What a run remembers of its hosts: a hundred operations cost no more round trips than one, and say it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from pyinfra import host
+from pyinfra.api import State
+
+from pyinfra_overlaymig.facts import MachineStatus
+from pyinfra_overlaymig.format.status import Status
+
+
+@dataclass
+class Memory:
+    """What a run knows of one host, which pyinfra's ``host`` is whenever `memory()` gives it to an operation."""
+
+    name: str
+    plans: dict[str, str]
+    _status: Status | None = None
+    _read_while_executing: bool = False
+    _shown: set[str] = field(default_factory=set)
+    _coming: list[str] = field(default_factory=list)
+
+    @property
+    def _executing(self) -> bool:
+        return host.state.is_executing
+
+    def status(self) -> Status:
+        """The machine's status, read once in each stage and again after ``changes``."""
+        if self._status is None or self._read_while_executing != self._executing:
+            self._status, self._read_while_executing = host.get_fact(MachineStatus), self._executing
+        return self._status
+
+    def changes(self) -> None:
+        """To be called before a command that changes the machine; in the prepare stage none runs."""
+        if self._executing:
+            self._status = None
+
+    def shown_already(self, what: str) -> bool:
+        """Whether this was asked before: what an operation will do is shown in one stage only."""
+        again = what in self._shown
+        self._shown.add(what)
+        return again
+
+    def shown_for(self, what: str) -> str | None:
+        """The host that the same was shown for, None for the first one: it is not repeated for each."""
+        first = self.plans.setdefault(what, self.name)
+        return None if first == self.name else first
+
+    @property
+    def coming(self) -> tuple[str, ...]:
+        """The migrations that this run applies to this host before the one that asks.
+
+        Known in the prepare stage only: in the other one, the status itself has them.
+        """
+        return () if self._executing else tuple(self._coming)
+
+    def will_come(self, id: str) -> None:
+        """Remember that this run applies the migration ``id`` to this host."""
+        if not self._executing:
+            self._coming.append(id)
+
+
+@dataclass
+class _Run:
+    """``plans``: the host that each plan was shown for."""
+
+    hosts: dict[str, Memory] = field(default_factory=dict)
+    plans: dict[str, str] = field(default_factory=dict)
+
+
+_runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()
+
+
+def memory() -> Memory:
+    """What this run knows of the host that the operation is for."""
+    run = _runs.setdefault(host.state, _Run())
+    return run.hosts.setdefault(host.name, Memory(host.name, run.plans))
