@@ -7,7 +7,7 @@ import stat
 
 from pyinfra_overlaymig.format.paths import LIVE
 from pyinfra_overlaymig.runner.audit import explaining, packages, places
-from pyinfra_overlaymig.runner.audit.explain import Explanation, Left, Who, parse, resolve
+from pyinfra_overlaymig.runner.audit.explain import Account, Explanation, Left, parse, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def explain(directory: str, upper: str) -> None:
     changes = parse(lines)
     changed = {change.path for change in changes}
     explained = Explanation(done, inodes)
-    who = Who(reader.processes.all, packages.known([LIVE], changed, merged=merged))
-    who.changed(changes, explained, set())
-    who.also(explained, changed, Left(set(), {device for device, path in of.items() if path != "/"}, []))
-    explaining.write(here, who, reader.seen)
+    account = Account(reader.processes.all, packages.known([LIVE], changed, merged=merged))
+    account.changed(changes, explained, set())
+    account.also(explained, changed, Left(set(), {device for device, path in of.items() if path != "/"}, []))
+    explaining.write(here, account, reader.seen)
 
 
 def _numbers(events: Iterable[Event]) -> dict[str, set[str]]:

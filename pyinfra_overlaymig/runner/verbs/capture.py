@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from pyinfra_overlaymig.format import lines
+from pyinfra_overlaymig.format import FORMAT, lines
 from pyinfra_overlaymig.format.ids import capture_name, valid_id
 from pyinfra_overlaymig.format.paths import CAPTURES, LIVE, UPPER
 from pyinfra_overlaymig.runner import catch_up, files, spawn, store
@@ -71,7 +71,7 @@ def _capture(name: str, directory: str, command: list[str]) -> int:
     if not files.there(f"{directory}/changes.list"):
         files.mark(f"{directory}/changes.list")
     count = len(places.read(f"{directory}/changes.list"))
-    record = [("format", store.FORMAT), ("at", now()), ("status", status), *session.summary(), ("files", count)]
+    record = [("format", FORMAT), ("at", now()), ("status", status), *session.summary(), ("files", count)]
     files.write_plain(f"{directory}/record", lines.join(record))
     audit.record_into(directory, directory)
     files.drop(f"{directory}/audit", f"{CAPTURES}/{name}")
@@ -83,7 +83,7 @@ def _capture(name: str, directory: str, command: list[str]) -> int:
 
 
 def _explain(directory: str) -> None:
-    from pyinfra_overlaymig.runner.audit import captured  # noqa: PLC0415 - not before the command has run
+    from pyinfra_overlaymig.runner.audit import captured
 
     captured.explain(directory, f"{UPPER}/{catch_up.live()}/upper")
 
