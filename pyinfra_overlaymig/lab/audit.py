@@ -26,17 +26,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab import prerequisites, process
 from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.locking import Report, locked, write_file
-from pyinfra_overlaymig.lab.run import detach, run, succeeds
+from pyinfra_overlaymig.lab.run import detach
+from pyinfra_overlaymig.runner.audit import rules
+from pyinfra_overlaymig.runner.audit.netlink import Audit, Rule, Status
 
 _QUESTION = re.compile(r"(begin|end) ([0-9]{1,10}) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
-_FUNCTION = '. "$1"; shift; "$@"'
 _PROGRAM = f"from {__name__} import main; main()"
 _LOST = 2.0
 """Seconds after which the rules of a session without processes are deleted: its runner was killed."""
@@ -70,10 +70,12 @@ overflow_action = IGNORE
 
 def start(lab: Lab, report: Report) -> None:
     """Have a keeper for the machines of ``lab``, unless this host cannot: then say why."""
-    if not (shutil.which("auditctl") and shutil.which("auditd")):
+    if not shutil.which("auditd"):
         report("who changes what is not captured here: install the package auditd, then run this again")
         return
-    if not succeeds(["auditctl", "-s"]):
+    try:
+        _status()
+    except OSError:
         report("who changes what is not captured here: this kernel has no audit, or a container may not use it")
         return
     if _lives(lab):
@@ -129,17 +131,73 @@ def keep(lab: Lab) -> None:
     # Open for writing too: then it has no end when a runner closes it.
     ask = os.open(lab.audit / "ask", os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    swept = 0.0
-    while True:
-        ready, _, _ = select.select([ask], [], [], _LOST if _sessions(lab) else None)
-        if ready:
-            for line in os.read(ask, 4096).decode(errors="replace").splitlines():
-                _answer(lab, line)
-        # Also where questions keep coming: each system call of the whole host is held against each rule there is.
-        if time.monotonic() - swept > _LOST:
-            for session in _sessions(lab) - _living_sessions():
-                _end(lab, session)
-            swept = time.monotonic()
+    with Audit() as kernel:
+        _Keeper(lab, kernel).answer(ask)
+
+
+class _Keeper:
+    """Sets rules at once, and deletes them one by one while nobody asks: the kernel takes its time for each."""
+
+    def __init__(self, lab: Lab, kernel: Audit) -> None:
+        self._lab = lab
+        self._kernel = kernel
+        self._over: list[str] = []
+        self._rules: list[Rule] = []
+
+    def answer(self, ask: int) -> None:
+        swept = time.monotonic()
+        while True:
+            ready, _, _ = select.select([ask], [], [], self._patience())
+            if ready:
+                for line in os.read(ask, 4096).decode(errors="replace").splitlines():
+                    self._answer(line)
+            elif self._over:
+                self._delete()
+            # Also where questions keep coming: each system call of the whole host is held against each rule there is.
+            if time.monotonic() - swept > _LOST:
+                self._over += _sessions(self._lab) - _living_sessions() - set(self._over)
+                swept = time.monotonic()
+
+    def _patience(self) -> float | None:
+        if self._over:
+            return 0.0
+        return _LOST if _sessions(self._lab) else None
+
+    def _answer(self, line: str) -> None:
+        match = _QUESTION.fullmatch(line)
+        if match is None:
+            return
+        verb, session = match[1], match[2]
+        lost = self._kernel.status().lost
+        if verb == "begin":
+            self._forget_answers()
+            # First: what is killed in between can then be undone.
+            (self._lab.audit / "sessions" / session).touch()
+            # Silence is a refusal.
+            if not rules.begin(self._kernel, int(session), int(match[3]), match[4].split()):
+                return
+        elif session not in self._over:
+            self._over.append(session)
+        write_file(self._lab.audit / "answers" / f"{session}.{verb}", f"{lost}\n")
+
+    def _forget_answers(self) -> None:
+        known = _sessions(self._lab)
+        for old in (self._lab.audit / "answers").iterdir():
+            # Whoever asked may not have read a newer one yet.
+            if old.stem not in known and time.time() - old.stat().st_mtime > _READ_WITHIN:
+                old.unlink()
+
+    def _delete(self) -> None:
+        """One rule of the session that has waited longest, or what remains to be done after its last."""
+        session = self._over[0]
+        if not self._rules:
+            self._rules = rules.of_those(self._kernel, lambda one: one == int(session))
+        if self._rules:
+            self._kernel.delete(self._rules.pop(0))
+        if not self._rules:
+            rules.narrow(self._kernel)
+            (self._lab.audit / "sessions" / session).unlink(missing_ok=True)
+            self._over.remove(session)
 
 
 def main() -> None:
@@ -148,58 +206,15 @@ def main() -> None:
     keep(Lab.at(Path(sys.argv[1]), Path(sys.argv[2])))
 
 
-def _answer(lab: Lab, line: str) -> None:
-    match = _QUESTION.fullmatch(line)
-    if match is None:
-        return
-    verb, session, uppers, devices = match[1], match[2], match[3], match[4].split()
-    lost = _figure("lost")
-    if verb == "begin":
-        for old in (lab.audit / "answers").iterdir():
-            # Whoever asked may not have read a newer one yet.
-            if old.stem not in _sessions(lab) and time.time() - old.stat().st_mtime > _READ_WITHIN:
-                old.unlink()
-        # Silence is a refusal.
-        if not _begin(lab, session, uppers, devices):
-            return
-    else:
-        _end(lab, session)
-    write_file(lab.audit / "answers" / f"{session}.{verb}", f"{lost}\n")
-
-
 def _sessions(lab: Lab) -> set[str]:
     return {path.name for path in (lab.audit / "sessions").glob("*")}
 
 
-def _begin(lab: Lab, session: str, uppers: str, devices: list[str]) -> bool:
-    """Set the rules of a session; whether nothing hides what they name."""
-    # First: what is killed in between can then be undone.
-    (lab.audit / "sessions" / session).touch()
-    _load(lab, run(_runner("audit_rules", "a", session, uppers, *devices)))
-    return succeeds(_runner("audit_narrow"))
-
-
-def _runner(function: str, *arguments: str) -> list[str | Path]:
-    """The command for a function of the runner's own code for audit."""
-    functions = resources.files("pyinfra_overlaymig") / "runner/lib/audit.sh"
-    return ["/bin/sh", "-euc", _FUNCTION, "sh", str(functions), function, *arguments]
-
-
 def _end(lab: Lab, session: str) -> None:
-    """Delete the rules of a session; each as it is listed."""
-    rules = [line for line in run(["auditctl", "-l"]).splitlines() if f"-F sessionid={session} " in line]
-    ours = [f"-d {line.removeprefix('-a ')}\n" for line in rules if "-F key=overlaymig" in line]
-    if ours:
-        _load(lab, "".join(["-c\n", *ours]))
-    # Also where there was none: whoever deleted them may have been killed before this.
-    succeeds(_runner("audit_narrow"))
+    """Delete the rules of a session whose keeper is gone."""
+    with Audit() as kernel:
+        rules.end(kernel, lambda one: one == int(session))
     (lab.audit / "sessions" / session).unlink(missing_ok=True)
-
-
-def _load(lab: Lab, text: str) -> None:
-    write_file(lab.audit / "rules", text, 0o600)
-    # It reports rules that it does not know, or finds no more, and goes on: what counts is what is set then.
-    succeeds(["auditctl", "-R", lab.audit / "rules"])
 
 
 def _living_sessions() -> set[str]:
@@ -210,13 +225,9 @@ def _living_sessions() -> set[str]:
     return found
 
 
-def _figure(name: str) -> int:
-    """One of the kernel's own figures, as `auditctl -s` names it."""
-    for line in run(["auditctl", "-s"]).splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    raise OverlaymigError(f"the kernel does not tell `{name}`", hint="update the package auditd")
+def _status() -> Status:
+    with Audit() as kernel:
+        return kernel.status()
 
 
 def _daemon_log(shared: Path) -> Path:
@@ -233,12 +244,13 @@ def _daemon_log(shared: Path) -> Path:
 
 def _daemon() -> int:
     """The process that holds the kernel's audit, 0 if there is none: the kernel may still name one that is gone."""
-    pid = _figure("pid")
+    pid = _status().pid
     return pid if process.lives(pid) else 0
 
 
 def _start_daemon(shared: Path) -> int:
-    write_file(shared / "before", f"{_figure('enabled')} {_figure('backlog_limit')}\n")
+    status = _status()
+    write_file(shared / "before", f"{status.enabled} {status.backlog_limit}\n")
     (shared / "conf/plugins").mkdir(parents=True, exist_ok=True)
     text = _CONFIGURATION.format(log=shared / "audit.log", plugins=shared / "conf/plugins")
     write_file(shared / "conf/auditd.conf", text, 0o600)
@@ -250,11 +262,12 @@ def _start_daemon(shared: Path) -> int:
             raise OverlaymigError(f"auditd does not start: {said}", hint=f"run it: auditd -n -c {shared}/conf")
         time.sleep(0.01)
     process.write(shared / "auditd", _daemon())
-    run(["auditctl", "-b", str(_BACKLOG)])
-    # It would hold for the rules of others as well.
-    if run(["auditctl", "-l"]).strip() == "No rules":
-        (shared / "terse").touch()
-        run(_runner("audit_terse", "a"))
+    with Audit() as kernel:
+        kernel.limit_backlog(_BACKLOG)
+        # It would hold for the rules of others as well.
+        if not kernel.rules():
+            (shared / "terse").touch()
+            rules.terse(kernel)
     return _daemon()
 
 
@@ -264,12 +277,14 @@ def _stop_daemon(shared: Path) -> None:
     if process.kill(shared / "auditd", signal.SIGTERM):
         while process.recorded(shared / "auditd"):
             time.sleep(0.02)
-    if (shared / "terse").exists():
-        run(_runner("audit_terse", "d"))
-    # One that others have started since has its own.
-    if (shared / "before").exists() and _daemon() == 0:
-        enabled, backlog = (shared / "before").read_text().split()
-        run(["auditctl", "-e", enabled, "-b", backlog])
+    with Audit() as kernel:
+        if (shared / "terse").exists():
+            rules.verbose(kernel)
+        # One that others have started since has its own.
+        if (shared / "before").exists() and _daemon() == 0:
+            enabled, backlog = (shared / "before").read_text().split()
+            kernel.enable(int(enabled))
+            kernel.limit_backlog(int(backlog))
     # The directory itself stays: machines that run have it mounted, and the next keeper uses it.
     for left in shared.iterdir():
         if left.is_dir():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format.paths import NOWHERE
+from pyinfra_overlaymig.format.who import Also, Path, Puzzle, Who
+from pyinfra_overlaymig.format.who import Process as Named
 from pyinfra_overlaymig.runner.audit import packages
 
 TYPE_CHECKING = False
@@ -179,15 +181,15 @@ def _below(path: str, tops: Iterable[str]) -> bool:
     return any(path.startswith(top) and path[len(top) : len(top) + 1] in ("", "/") for top in tops)
 
 
-class Who:
-    """who.list as it is made: processes that are named, then a line for each path. ``unexplained`` counts riddles."""
+class Account:
+    """who.list as it comes about. ``unexplained`` counts its riddles."""
 
     def __init__(self, processes: list[Process], package: Mapping[str, str]) -> None:
         self._processes = processes
         self._package = package
         self._used: set[int] = set()
-        self._lines: list[str] = []
-        self._others: list[tuple[str, str]] = []
+        self._changes: list[Path | Puzzle] = []
+        self._others: list[Also | Puzzle] = []
         self.unexplained = 0
 
     def changed(self, many: Iterable[Change], known: Explanation, times: set[str]) -> None:
@@ -197,16 +199,10 @@ class Who:
             if last:
                 by = known.by[last]
                 self._use(by)
-                self._lines.append(f"path {by} {self._package.get(change.path, '-')} {change.path}")
-                continue
-            if change.linked:
-                reason = "hard-link"
-            elif change.path in times:
-                reason = "times"
+                self._changes.append(Path(by, self._package.get(change.path, "-"), change.path))
             else:
-                reason = "by-handle" if change.op == "M" else "unknown"
-            self._lines.append(f"unexplained change {reason} {change.path}")
-            self.unexplained += 1
+                self._changes.append(Puzzle("change", _reason(change, times), change.path))
+                self.unexplained += 1
 
     def also(self, known: Explanation, changed: set[str], left: Left) -> None:
         """A line for each path that was written and is no change."""
@@ -218,10 +214,9 @@ class Who:
                 continue
             if what:
                 self._use(known.by[serial])
-                self._others.append((path, f"also {what} {known.by[serial]} {path}"))
+                self._others.append(Also(what, known.by[serial], path))
             else:
-                reason = "opened" if known.kind[path] == "N" else "made"
-                self._others.append((path, f"unexplained record {reason} {path}"))
+                self._others.append(Puzzle("record", "opened" if known.kind[path] == "N" else "made", path))
                 self.unexplained += 1
 
     def _use(self, number: int) -> None:
@@ -229,11 +224,20 @@ class Who:
             self._used.add(number)
             number = self._processes[number - 1].parent
 
-    def lines(self) -> list[str]:
-        named = [_named(self._processes[number - 1]) for number in sorted(self._used)]
-        return [*named, *self._lines, *(line for _, line in sorted(self._others))]
+    def who(self) -> Who:
+        """All of it: the processes that it names, and what it says of changes and of what else was seen."""
+        named = tuple(_named(self._processes[number - 1]) for number in sorted(self._used))
+        return Who(named, tuple(self._changes), tuple(sorted(self._others, key=lambda one: one.path)))
 
 
-def _named(process: Process) -> str:
-    words = f" {process.arguments}" if process.arguments else ""
-    return f"process {process.number} {process.parent} {process.pid} {process.program or '-'}{words}"
+def _reason(change: Change, times: set[str]) -> str:
+    if change.linked:
+        return "hard-link"
+    if change.path in times:
+        return "times"
+    return "by-handle" if change.op == "M" else "unknown"
+
+
+def _named(process: Process) -> Named:
+    words = process.arguments.split(" ") if process.arguments else []
+    return Named(process.number, process.parent, int(process.pid), process.program or "-", tuple(words))

@@ -9,10 +9,11 @@ import fcntl
 import os
 import zlib
 
+from pyinfra_overlaymig.format import who
 from pyinfra_overlaymig.format.paths import LAYERS
 from pyinfra_overlaymig.runner import files, store
 from pyinfra_overlaymig.runner.audit import packages, places, records
-from pyinfra_overlaymig.runner.audit.explain import Change, Explanation, Left, Who, parse, resolve
+from pyinfra_overlaymig.runner.audit.explain import Account, Change, Explanation, Left, parse, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,17 +100,18 @@ def _join(stage: str, changes: list[Change], times: set[str], unchanged: set[str
     known = Explanation(resolve(reader.events, names, f"{stage}/root/", merged=merged), inodes)
     changed = {change.path for change in changes}
     kept = [path[1:] for path in places.read(f"{stage}/state/paths")]
-    who = Who(reader.processes.all, _packages(stage, changed, merged=merged))
-    who.changed(changes, known, times)
-    who.also(known, changed, Left(unchanged, {device for device, path in of.items() if path != "/"}, kept))
-    write(here, who, reader.seen)
+    account = Account(reader.processes.all, _packages(stage, changed, merged=merged))
+    account.changed(changes, known, times)
+    account.also(known, changed, Left(unchanged, {device for device, path in of.items() if path != "/"}, kept))
+    write(here, account, reader.seen)
 
 
-def write(here: str, who: Who, seen: int) -> None:
+def write(here: str, account: Account, seen: int) -> None:
     """What is known then, in the session's directory; that all is explained comes last."""
-    places.write(f"{here}/who", who.lines())
+    with open(f"{here}/who", "w", encoding="latin-1", newline="") as file:
+        file.write(who.text(account.who()))
     files.write_plain(f"{here}/seen", f"{seen}\n")
-    files.write_plain(f"{here}/unexplained", f"{who.unexplained}\n")
+    files.write_plain(f"{here}/unexplained", f"{account.unexplained}\n")
 
 
 def _packages(stage: str, wanted: set[str], *, merged: bool) -> Mapping[str, str]:

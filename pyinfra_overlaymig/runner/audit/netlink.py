@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Self
 
 _AF_NETLINK, _SOCK_RAW, _SOCK_CLOEXEC, _NETLINK_AUDIT = 16, 3, 0o2000000, 9
@@ -20,7 +20,7 @@ _ERROR, _DONE = 2, 3
 _REQUEST, _ACK = 1, 4
 _HEADER = struct.Struct("=IHHII")
 _STATUS = struct.Struct("=10I")
-_RULE = struct.Struct("=3I64I64I64I64II")
+_HEAD, _WORDS, _WORD = struct.Struct("=3I"), struct.Struct("=64I"), struct.Struct("=I")
 _ENABLED, _BACKLOG = 1, 16
 _AT_ONCE = 32
 """Rules in one message: the answers to them have to fit into the socket's buffer."""
@@ -36,11 +36,11 @@ class Status(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule. ``fields``: what is compared, how (AUDIT_EQUAL and others), and with which number."""
+    """A rule. ``calls``: a bit for each. ``fields``: what is compared, how (EQUAL and others), with which number."""
 
     filter: int
     action: int
-    calls: frozenset[int]
+    calls: bytes
     fields: tuple[tuple[int, int, int], ...]
     key: str = ""
 
@@ -139,32 +139,47 @@ def _error(data: bytes) -> int:
     return -number
 
 
+def mask(calls: Iterable[int]) -> bytes:
+    """The bits of these calls."""
+    words = [0] * 64
+    for call in calls:
+        words[call // 32] |= 1 << call % 32
+    return _WORDS.pack(*words)
+
+
 def _written(rule: Rule) -> bytes:
     """As the kernel reads it: struct audit_rule_data."""
     fields = list(rule.fields)
     key = os.fsencode(rule.key)
     if key:
         fields.append((FILTERKEY, EQUAL, len(key)))
-    mask = [0] * 64
-    for call in rule.calls:
-        mask[call // 32] |= 1 << call % 32
-    columns = [[field[column] for field in fields] + [0] * (64 - len(fields)) for column in (0, 2, 1)]
-    words = [*mask, *columns[0], *columns[1], *columns[2]]
-    return _RULE.pack(rule.filter, rule.action, len(fields), *words, len(key)) + key
+    numbers, how, values = ([field[part] for field in fields] + [0] * (64 - len(fields)) for part in (0, 1, 2))
+    head = _HEAD.pack(rule.filter, rule.action, len(fields))
+    return (
+        head
+        + rule.calls
+        + _WORDS.pack(*numbers)
+        + _WORDS.pack(*values)
+        + _WORDS.pack(*how)
+        + _WORD.pack(len(key))
+        + key
+    )
 
 
 def _read(data: bytes) -> Rule:
-    words = _RULE.unpack_from(data)
-    count, mask, text = words[2], words[3:67], data[_RULE.size : _RULE.size + words[-1]]
-    calls = frozenset(number for number in range(2048) if mask[number // 32] >> number % 32 & 1)
+    kind, action, count = _HEAD.unpack_from(data)
+    calls = data[_HEAD.size : _HEAD.size + _WORDS.size]
+    first = _HEAD.size + _WORDS.size
+    columns = [struct.unpack_from(f"={count}I", data, first + _WORDS.size * part) for part in range(3)]
     key, fields = "", []
-    for place in range(67, 67 + count):
-        field, value, how = words[place], words[place + 64], words[place + 128]
-        if field == FILTERKEY:
-            key = os.fsdecode(text[-value:] if value else b"")
+    for number, value, how in zip(*columns, strict=True):
+        if number == FILTERKEY:
+            # The texts of rules follow them; ours have no other.
+            start = first + 3 * _WORDS.size + _WORD.size
+            key = os.fsdecode(data[start : start + value])
         else:
-            fields.append((field, how, value))
-    return Rule(words[0], words[1], calls, tuple(fields), key)
+            fields.append((number, how, value))
+    return Rule(kind, action, calls, tuple(fields), key)
 
 
 # linux/audit.h. Filters and actions:

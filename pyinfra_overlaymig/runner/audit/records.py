@@ -62,6 +62,7 @@ class Reader:
         self._begins = (f" ses={session} ", f"old-ses={session} ")
         self._places = places
         self._stage = bool(runner)
+        self._before = ""
         self._ours: set[str] = set()
         self._open: dict[str, _Open] = {}
 
@@ -96,8 +97,11 @@ class Reader:
     def _login(self, line: str) -> bool:
         begins, other = self._begins
         if begins in line:
+            pid = line.split(" ", 3)[2][4:]
             if self._stage and not self.processes.reaper:
-                self.processes.reaper = line.split(" ", 3)[2][4:]
+                self.processes.reaper = pid
+            elif not self._stage:
+                self._before = pid
             return True
         return other in line
 
@@ -113,6 +117,9 @@ class Reader:
         ppid, pid, program = words[at + 1][5:], words[at + 2][4:], value(words[at + 15])
         mark = line.find(_MARK)
         kind = line[mark + len(_MARK)] if mark >= 0 else ""
+        if not items and not kind and pid == self._before:
+            # It entered the session, to become the command.
+            return True
         event = _Open(items, pid, ppid, program)
         if not items or kind in ("c", "m"):
             # Else an EXECVE follows; or it may, where a rule of others came first.

@@ -25,6 +25,7 @@ from pyinfra_overlaymig.runner.audit.netlink import (
     SUCCESS,
     Audit,
     Rule,
+    mask,
 )
 
 TYPE_CHECKING = False
@@ -50,6 +51,8 @@ _OPENED_OLD = ("open",)
 _CHANGED_OLD = ("creat", "mkdir", "rmdir", "rename", "link", "unlink", "symlink", "mknod", "truncate64")
 _DESCRIBED_OLD = ("chmod", "chown", "lchown", "utime", "utimes", "futimesat")
 _STARTED_OLD = ("fork", "vfork")
+_ALL = b"\xff" * 254 + b"\0\0"
+"""The bits of all calls, as auditctl has them; the last ones stand for classes of calls."""
 # A command line once more, the capabilities of a program that has some, the directory that a path is relative to, whose
 # inode is in the PATHs, and that an event is complete, which the number of its PATHs tells.
 _TERSE = (1327, 1321, 1307, 1320)
@@ -83,8 +86,8 @@ class _Scope:
     def always(self, kind: str, names: Iterable[str], *fields: tuple[int, int, int]) -> Rule:
         return Rule(ON_EXIT, ALWAYS, self._calls(names), (*self.fields, (SUCCESS, EQUAL, 1), *fields), f"{KEY}-{kind}")
 
-    def _calls(self, names: Iterable[str]) -> frozenset[int]:
-        return frozenset(self.numbers[name] for name in names if name in self.numbers)
+    def _calls(self, names: Iterable[str]) -> bytes:
+        return mask(self.numbers[name] for name in names if name in self.numbers)
 
 
 def _of_abi(scope: _Scope, devices: Iterable[str], *, dpkg: bool) -> Iterator[Rule]:
@@ -126,19 +129,25 @@ def ours(rule: Rule) -> bool:
 
 def begin(audit: Audit, session: int, uppers: int, devices: Sequence[str]) -> bool:
     """Set the rules of a session; whether each kind that all depends on is set, and nothing hides what they name."""
+    wanted = of_session(session, uppers, devices)
     # One that a kernel does not know is left out.
-    audit.add(*of_session(session, uppers, devices))
-    if not narrow(audit):
-        return False
-    there = {rule.key for rule in audit.rules() if session_of(rule) == session}
-    return all(f"{KEY}-{kind}" in there for kind in _KINDS)
+    errors = audit.add(*wanted)
+    there = {rule.key for rule, error in zip(wanted, errors, strict=True) if error in (0, errno.EEXIST)}
+    return narrow(audit) and all(f"{KEY}-{kind}" in there for kind in _KINDS)
+
+
+def of_those(audit: Audit, over: Callable[[int], bool]) -> list[Rule]:
+    """The rules of the sessions that are over, as they are to be deleted.
+
+    Those that leave out come last: what is left of a session's rules says as long as possible which uppers it has.
+    """
+    found = [rule for rule in audit.rules() if (session := session_of(rule)) is not None and over(session)]
+    return sorted(found, key=lambda rule: rule.key.startswith(UPPERS))
 
 
 def end(audit: Audit, over: Callable[[int], bool]) -> None:
-    """Delete the rules of the sessions that are over; each as it is listed."""
-    found = [rule for rule in audit.rules() if (session := session_of(rule)) is not None and over(session)]
-    if found:
-        audit.delete(*found)
+    """Delete the rules of the sessions that are over."""
+    audit.delete(*of_those(audit, over))
     # Also where there was none: whoever deleted them may have been killed before this.
     narrow(audit)
 
@@ -149,56 +158,51 @@ def narrow(audit: Audit) -> bool:
     That holds for a whole type of file system and for everybody: so only while all sessions are of overlays, and nobody
     else has rules. False where they are left out and must not be.
     """
-    there = wanted = 0
+    there = 0
     # Looked at again after each change: another's may have come in between.
     for _ in range(4):
-        wanted, there = _uppers(audit.rules())
+        listed = audit.rules()
+        wanted, there = _uppers(listed)
         if wanted == there:
             return True
         if there:
-            audit.delete(_filesystem(there))
+            audit.delete(*filter(_leaves_out, listed))
         elif audit.add(_filesystem(wanted)) not in ([0], [errno.EEXIST]):
             # An older kernel: it goes without.
             return True
     return there == 0
 
 
+def _leaves_out(rule: Rule) -> bool:
+    return rule.filter == FILESYSTEM and rule.key.startswith(UPPERS)
+
+
 def _uppers(listed: Iterable[Rule]) -> tuple[int, int]:
     """The type of file system that may be left out, and the one that is; 0 for none."""
-    there = 0
+    there, others = 0, False
     uppers: dict[int, int] = {}
     for rule in listed:
-        if rule.filter == EXCLUDE:
-            continue
-        if not ours(rule):
-            return 0, _left_out(listed)
         kind = int(rule.key.removeprefix(UPPERS)) if rule.key.startswith(UPPERS) else 0
-        if rule.filter == FILESYSTEM:
+        if _leaves_out(rule):
             there = kind
+        elif not ours(rule):
+            others = others or rule.filter != EXCLUDE
         elif (session := session_of(rule)) is not None:
             uppers[session] = uppers.get(session) or kind
     kinds = set(uppers.values())
-    return (kinds.pop() if len(kinds) == 1 else 0), there
-
-
-def _left_out(listed: Iterable[Rule]) -> int:
-    found = [rule.key for rule in listed if rule.filter == FILESYSTEM and rule.key.startswith(UPPERS)]
-    return int(found[-1].removeprefix(UPPERS)) if found else 0
+    return (kinds.pop() if len(kinds) == 1 and not others else 0), there
 
 
 def _filesystem(kind: int) -> Rule:
-    return Rule(FILESYSTEM, NEVER, frozenset(), ((FSTYPE, EQUAL, kind),), f"{UPPERS}{kind}")
+    return Rule(FILESYSTEM, NEVER, _ALL, ((FSTYPE, EQUAL, kind),), f"{UPPERS}{kind}")
 
 
 def terse(audit: Audit) -> None:
     """Leave out the kinds of records, half of all, that tell nothing which others do not."""
-    audit.add(*_excluded())
+    audit.add(*(Rule(EXCLUDE, ALWAYS, _ALL, ((MSGTYPE, EQUAL, kind),)) for kind in _TERSE))
 
 
 def verbose(audit: Audit) -> None:
     """Undoes `terse`."""
-    audit.delete(*_excluded())
-
-
-def _excluded() -> list[Rule]:
-    return [Rule(EXCLUDE, ALWAYS, frozenset(), ((MSGTYPE, EQUAL, kind),)) for kind in _TERSE]
+    wanted = [((MSGTYPE, EQUAL, kind),) for kind in _TERSE]
+    audit.delete(*(rule for rule in audit.rules() if rule.filter == EXCLUDE and rule.fields in wanted and not rule.key))
