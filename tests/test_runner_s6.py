@@ -1,4 +1,4 @@
-"""The runner under a real s6-svscan, in a process of this host: states, starts, stops, what is left behind, who waits."""
+"""The runner under a real s6-svscan on this host: states, starts, stops, what is left behind, who waits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ class Machine:
         """A service directory of the root."""
         place = self.defined / name
         shutil.rmtree(place, ignore_errors=True)
-        files = {"run": f"#!/bin/sh\nexec 2>&1\n{main}\n", **{key.replace("__", "/").replace("_", "-"): text for key, text in others.items()}}
+        files = {
+            "run": f"#!/bin/sh\nexec 2>&1\n{main}\n",
+            **{key.replace("__", "/").replace("_", "-"): text for key, text in others.items()},
+        }
         if log:
             folder = self.top / "state/var/log" / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +91,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
         "SERVICEDIRS": tmp_path / "live",
         "LIVE": tmp_path / "root",
         "STATE": tmp_path / "state",
+        "LOGS": tmp_path / "state/var/log",
+        "INITIALIZED": tmp_path / "state/services",
         "SYSTEM": tmp_path / "system",
         "LAYERS": tmp_path / "layers",
         "MIGRATIONS": tmp_path / "migrations",
@@ -141,7 +146,7 @@ def running(words: str) -> bool:
 def test_state_is_what_s6_says(machine: Machine) -> None:
     """Starting, ready, paused, meant to be down, in `finish`, down, up once, dead; of none, nothing."""
     place = machine.install(
-        "a", "until [ -e go ]; do sleep 0.01; done; echo >&3; exec 3>&-; trap 'rm go; exit 3' TERM; while :; do sleep 0.01; done",
+        "a", "until [ -e go ]; do sleep 0.01; done; echo >&3; exec 3>&-; trap 'exit 3' TERM; while :; do sleep 0; done",
         notification_fd="3\n", finish="#!/bin/sh\nuntil [ -e finish-now ]; do sleep 0.01; done\n", timeout_finish="0\n",
     )  # fmt: skip
     assert within(5, lambda: status(place).up)
@@ -189,14 +194,16 @@ def test_link_and_drop_leave_nothing(machine: Machine) -> None:
     began = time.monotonic()
     assert supervision.drop("a")
     assert time.monotonic() - began < 1
-    assert not os.listdir(paths.SERVICEDIRS)
+    assert not list(Path(paths.SERVICEDIRS).iterdir())
     assert not Path(place).is_symlink()
     assert not running("sleep 11001")
     assert supervision.drop("a")
 
 
 @s6_is_here
-@pytest.mark.parametrize("stray", ["setsid sleep 11002 &", "sleep 11002 &", "(trap '' TERM HUP; exec setsid sleep 11002) &"])
+@pytest.mark.parametrize(
+    "stray", ["setsid sleep 11002 &", "sleep 11002 &", "(trap '' TERM HUP; exec setsid sleep 11002) &"]
+)
 def test_drop_ends_what_is_left_behind(machine: Machine, stray: str, capfd: pytest.CaptureFixture[str]) -> None:
     """In a session of its own or the service's, deaf or not: named and ended, and the logger with it."""
     machine.install("a", f"{stray} exec sleep 11003", timeout_kill="500\n")
@@ -211,7 +218,7 @@ def test_drop_ends_what_is_left_behind(machine: Machine, stray: str, capfd: pyte
 def test_drop_goes_on_where_it_was_killed(machine: Machine) -> None:
     """Without its link, and s6-svscan not told: the next call does what is missing."""
     place = machine.install("a", "exec sleep 11004")
-    os.unlink(place)
+    Path(place).unlink()
     assert supervision.drop("a")
     assert not running("sleep 11004")
 
@@ -224,7 +231,7 @@ def test_deaf_service_is_named_and_on_the_way_back_killed(
     monkeypatch.setattr(supervision, "STOP_WITHIN", 0.3)
     monkeypatch.setattr(supervision, "_ONCE_MORE", 0.3)
     place = machine.install("deaf", "trap '' TERM; echo deaf; while :; do sleep 0.1; done")
-    assert within(5, lambda: (machine.top / "state/var/log/deaf/current").read_text())
+    assert within(5, (machine.top / "state/var/log/deaf/current").read_text)
     assert not supervision.pause(str(machine.journal), ["deaf"])
     assert "service deaf did not stop within" in capfd.readouterr().err
     assert (machine.journal / "paused").read_text() == "deaf\n"
@@ -242,7 +249,7 @@ def test_deaf_service_is_named_and_on_the_way_back_killed(
 
 @s6_is_here
 def test_pause_and_resume(machine: Machine) -> None:
-    """What is meant to be up is stopped, noted and started again; what is down stays so; a killed supervisor comes back."""
+    """What is meant to be up is stopped, noted, started again, and nothing else; where its supervisor was killed, too."""
     up, down = machine.install("up", "exec sleep 11005"), machine.install("down", "exec sleep 11006")
     s6.control(down, "d")
     assert within(5, lambda: status(down).stopped)
@@ -280,7 +287,7 @@ def test_ready_is_waited_for(machine: Machine, capfd: pytest.CaptureFixture[str]
 
 @s6_is_here
 def test_settled_service_is_not_waited_for(machine: Machine) -> None:
-    """One that lives long enough is ready at once, whatever the wall clock says, and its deaths of before do not count."""
+    """One that lives long enough is ready at once by a clock that nobody sets; deaths of before do not count."""
     place = machine.install("a", "sleep 0.1; exit 1")
     assert within(10, lambda: len(s6.deaths(place)) >= 4)
     Path(place, "run").write_text("#!/bin/sh\nexec sleep 11011\n")
@@ -292,7 +299,7 @@ def test_settled_service_is_not_waited_for(machine: Machine) -> None:
 
 @s6_is_here
 def test_follow_brings_removes_and_leaves(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
-    """New ones start in order, what is gone goes, dependants stop first, and what nothing touches is left running."""
+    """New ones start in order, what is gone goes, dependants stop first, and what nothing touches goes on."""
     machine.define("app", "echo >&3; exec sleep 11012", notification_fd="3\n", data__needs="store\n")
     machine.define("store", "echo >&3; exec sleep 11013", notification_fd="3\n")
     assert services_follow.follow(str(machine.journal), [])
@@ -307,7 +314,7 @@ def test_follow_brings_removes_and_leaves(machine: Machine, capfd: pytest.Captur
     said = capfd.readouterr().out
     places = [said.index(f"{what} service {name}") for what in ("stopping", "removing") for name in ("app", "store")]
     assert places == sorted(places)
-    assert not os.listdir(paths.SERVICEDIRS)
+    assert not list(Path(paths.SERVICEDIRS).iterdir())
 
 
 @s6_is_here
@@ -315,14 +322,18 @@ def test_on_the_way_back_all_that_was_up_is_started(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One cannot be laid out, one never gets ready: the others are up all the same, and those are named."""
-    monkeypatch.setattr(readiness, "_LIMIT", 2)
+    monkeypatch.setattr(readiness, "limit", lambda _name: 2)
     for name in ("good", "bad", "ugly"):
         machine.define(name, "echo >&3; exec sleep 11014", notification_fd="3\n")
     assert services_follow.follow(str(machine.journal), [])
     assert supervision.pause(str(machine.journal), ["good", "bad", "ugly"])
     (Path(services.linked("bad")) / "run").write_text("#!/bin/sh\nexec sleep 11015\n")
     real = supervision.start
-    monkeypatch.setattr(supervision, "start", lambda name: real(name) if name != "ugly" else (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(
+        supervision,
+        "start",
+        lambda name: real(name) if name != "ugly" else (_ for _ in ()).throw(OSError(5, "Input/output error")),
+    )
     assert not services_follow.follow(str(machine.journal), [], back=True)
     assert status(services.linked("good")).ready
     assert "not up as before: ugly bad" in capfd.readouterr().err
@@ -333,7 +344,8 @@ def test_on_the_way_back_all_that_was_up_is_started(
     ("change", "touched"),
     [
         ("M f /lib/libused.so", True), ("D d /lib", True), ("A f /etc/unrelated", False), ("C f /app/module.py", True),
-        ("A f /app/new.py", False), ("C f /app/data.txt", False), ("C f /etc/app/app.conf", True), ("A f /etc/passwd", False),
+        ("A f /app/new.py", False), ("C f /app/data.txt", False), ("C f /etc/app/app.conf", True),
+        ("A f /etc/passwd", False),
     ],
 )  # fmt: skip
 def test_what_a_service_uses(machine: Machine, monkeypatch: pytest.MonkeyPatch, change: str, touched: bool) -> None:
@@ -372,27 +384,24 @@ def test_order_has_each_once_after_its_needs(graph: dict[str, set[str]]) -> None
             found |= new
         return found
 
-    for name in graph:
-        for needed in graph[name] & graph.keys():
+    for name, direct in graph.items():
+        for needed in direct & graph.keys():
             if name not in below(needed):
                 assert order.index(needed) < order.index(name)
 
 
 @given(st.dictionaries(names, st.sets(names)), st.sets(names))
 def test_needing_has_all_above(graph: dict[str, set[str]], wanted: set[str]) -> None:
-    """Those that were asked for and whoever needs one of them, and nobody else; who needs stops before who is needed."""
+    """Those that were asked for and whoever needs one of them, nobody else; who needs stops before who is needed."""
     found = needs.needing(wanted, graph)
     expected = set(wanted)
     while more := {name for name in graph if graph[name] & expected} - expected:
         expected |= more
     assert sorted(found) == sorted(expected)
     for name in found:
-        for needed in graph.get(name, set()) & expected - {name}:
-            circle = name in needs.needing([name], {key: value for key, value in graph.items() if key != name}) and (
-                needed in needs.needing([name], graph)
-            )
-            if not circle:
-                assert found.index(name) < found.index(needed)
+        for needed in graph.get(name, set()) & expected:
+            # Unless what is needed needs it as well.
+            assert needed in needs.needing([name], graph) or found.index(name) < found.index(needed)
 
 
 def test_order_is_by_name_where_nothing_else_decides() -> None:

@@ -108,6 +108,37 @@ def flags(pid: int, descriptor: int) -> int:
     return 0
 
 
+class Held:
+    """Process ``pid``, 0 for none: while this lives, the number is nobody else's."""
+
+    def __init__(self, pid: int) -> None:
+        self.descriptor = -1
+        if pid:
+            with suppress(ProcessLookupError):
+                self.descriptor = os.pidfd_open(pid)
+
+    def gone(self, seconds: float) -> bool:
+        """Waits for its end; whether it came."""
+        if self.descriptor < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(Deadline(seconds).milliseconds()))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal, unless it has ended."""
+        if self.descriptor >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.descriptor, number)
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
 def end(victims: Iterable[Process], number: signal.Signals, patience: float) -> list[Process]:
     """Sends ``number``, and KILL to what is there after ``patience`` seconds; what even that did not end."""
     held = {descriptor: one for one in victims if (descriptor := _hold(one)) is not None}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import files, s6, services, store
+from pyinfra_overlaymig.runner import files, processes, s6, services, store
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import warn, write
 
@@ -13,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LIMIT = 60
 _SETTLES = 1.0
 """Seconds that a service has to live which told that it is ready."""
 _SETTLES_SILENT = 3.0
@@ -34,7 +34,7 @@ class Waiting:
         self.last_death = s6.deaths(self.place)[-1:]
         self.starts = 0
         self.process = 0
-        self.again = _LIMIT * 1.0
+        self.again = 0.0
         """Seconds until the clock alone may change the answer."""
 
     def outcome(self) -> bool | None:
@@ -57,7 +57,7 @@ class Waiting:
     def _is_ready(self, status: s6.Status) -> bool:
         if not status.up or not (status.ready or not self._tells()):
             return False
-        left = self._settles() - s6.age(status)
+        left = self._settles() - age(status)
         self.again = min(self.again, max(left, 0.0))
         return left <= 0
 
@@ -80,7 +80,7 @@ class Waiting:
         return ""
 
     def _died(self, status: s6.Status | None) -> int:
-        """How often since it is waited for: as s6 remembers, which it may be told not to, or as it was seen to start."""
+        """How often since it is waited for: as s6 remembers, which it may be told not to, or as it was seen."""
         if status and status.pid and status.pid != self.process:
             self.process = status.pid
             self.starts += 1
@@ -89,9 +89,15 @@ class Waiting:
         return max(len(deaths) - known, self.starts - 1)
 
 
+def age(status: s6.Status) -> float:
+    """Seconds that the process of a service lives, by the clock that nobody sets; 0 when it is not up."""
+    process = processes.read(status.pid) if status.pid else None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.began if process else 0.0
+
+
 def limit(name: str) -> float:
     """The seconds that its migration gives it to get ready."""
-    return store.limits(services.layer(name)).ready_timeouts.get(name, _LIMIT)
+    return store.limits(services.layer(name)).ready_timeout(name)
 
 
 def wait(waits: Iterable[Waiting], *, every: bool = True, aloud: bool = True) -> list[str]:
@@ -154,7 +160,7 @@ def ready(name: str) -> bool:
 def output(name: str) -> None:
     """The end of what a service wrote, to standard error."""
     try:
-        with open(f"{paths.STATE}/var/log/{name}/current", "rb") as file:
+        with open(f"{paths.LOGS}/{name}/current", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
             last = file.read().decode("utf-8", "replace").rstrip("\n").split("\n")[-_LINES:]
     except FileNotFoundError:

@@ -10,7 +10,6 @@ import fcntl
 import os
 import select
 import struct
-import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -193,7 +192,7 @@ class Watch:
             os.close(descriptor)
         self.descriptors.clear()
 
-    def __enter__(self) -> Watch:  # noqa: PYI034 - typing has no Self in Python 3.10
+    def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -210,11 +209,22 @@ def until(test: Callable[[], bool], deadline: Deadline, *directories: str) -> bo
     return True
 
 
-def gone(pidfd: int, deadline: Deadline) -> bool:
-    """Waits for the end of a process; whether it came."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(deadline.milliseconds()))
+def scanned(scandir: str, deadline: Deadline) -> bool:
+    """Waits until s6-svscan runs on the scan directory."""
+    place = f"{scandir}/.s6-svscan"
+    if not scanner(scandir):
+        # As s6-svscan makes it: it takes one that is there.
+        with suppress(FileExistsError):
+            os.mkdir(place, 0o700)
+        descriptor = linux.inotify(place, linux.IN_CREATE)
+        try:
+            while not scanner(scandir) and not deadline.over():
+                # Its lock comes just after the file for it, and nothing tells of that.
+                select.select([descriptor], [], [], min(deadline.left(), 0.1))
+                linux.drain(descriptor)
+        finally:
+            os.close(descriptor)
+    return bool(scanner(scandir))
 
 
 def link(scandir: str, directory: str, name: str, deadline: Deadline) -> bool:
@@ -233,11 +243,3 @@ def unlink(scandir: str, name: str) -> bool:
     with suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(f"{scandir}/{name}")
     return scan(scandir, "an")
-
-
-def age(status: Status) -> float:
-    """Seconds that the process of a service lives, by the clock that nobody sets; 0 when it is not up."""
-    from pyinfra_overlaymig.runner import processes  # noqa: PLC0415 - most of what reads states asks for no ages
-
-    process = processes.read(status.pid) if status.pid else None
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.began if process else 0.0

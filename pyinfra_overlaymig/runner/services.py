@@ -11,6 +11,7 @@ import os
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.runner import files, needs, s6, store
+from pyinfra_overlaymig.runner.clock import Deadline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ BASE = "base"
 def supported() -> bool:
     """Whether s6-svscan runs on the scan directory."""
     return bool(s6.scanner(paths.SCANDIR))
+
+
+def supported_within(seconds: float) -> bool:
+    """The same, where s6-svscan may be about to start."""
+    return s6.scanned(paths.SCANDIR, Deadline(seconds))
 
 
 def directory(name: str) -> str:
@@ -67,7 +73,7 @@ def current(name: str) -> bool:
 
 def restart(name: str) -> str:
     """When a switch restarts it: always, changed or never."""
-    return store.limits(layer(name)).restarts.get(name, "changed")
+    return store.limits(layer(name)).restart(name)
 
 
 def supervised() -> list[str]:
@@ -104,12 +110,12 @@ def of(state: Collection[str], stack: Iterable[str]) -> list[str]:
 def forget(journal: str) -> None:
     """What services that are new with a migration left in state goes: their mark, and their log to the evidence."""
     for name in files.lines(f"{journal}/services.new"):
-        files.drop(f"{paths.STATE}/services/{name}")
-        log = f"{paths.STATE}/var/log/{name}"
+        files.drop(f"{paths.INITIALIZED}/{name}")
+        log = f"{paths.LOGS}/{name}"
         if files.plain_dir(log):
             files.drop(f"{journal}/log.{name}")
             os.rename(log, f"{journal}/log.{name}")
-        _prune(f"{paths.STATE}/services/{name}")
+        _prune(f"{paths.INITIALIZED}/{name}")
         _prune(log)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.runner import copies, files, processes, s6, services, strays
@@ -53,19 +52,24 @@ def _copy(source: str, name: str) -> None:
 def boot(root: str) -> bool:
     """Every service directory of ``root``, the base's own too, goes into the scan directory.
 
-    False, said, when one could not be: a second call does what is missing.
+    False, said, when one could not be, twice: a second call does what is missing.
     """
     top = f"{root}/{paths.SERVICES}"
     files.make_dirs(paths.SCANDIR, paths.SERVICEDIRS)
-    done = True
-    for name in files.names(top):
-        if os.path.isdir(f"{top}/{name}") and not os.path.exists(services.linked(name)):
-            try:
-                lay_out(f"{top}/{name}", name)
-            except OSError as error:
-                warn(f"service {name} cannot be laid out: {error}")
-                done = False
-    return done
+    todo = [name for name in files.names(top) if os.path.isdir(f"{top}/{name}")]
+    for _ in range(2):
+        todo = [name for name in todo if not os.path.exists(services.linked(name)) and not _laid_out(top, name)]
+    return not todo
+
+
+def _laid_out(top: str, name: str) -> bool:
+    try:
+        lay_out(f"{top}/{name}", name)
+    except OSError as error:
+        # The others are to run all the same.
+        warn(f"service {name} cannot be laid out: {error}")
+        return False
+    return True
 
 
 def drop(name: str, *, force: bool = False) -> bool:
@@ -90,7 +94,7 @@ def drop(name: str, *, force: bool = False) -> bool:
 def _stopped(marks: strays.Marks, *, heard: bool, force: bool) -> bool:
     """Waits for its supervisor, which ends once the service has."""
     place = services.directory(marks.name)
-    with _Supervisor(place) as supervisor:
+    with processes.Held(s6.supervisor(place)) as supervisor:
         if not heard:
             supervisor.signal(signal.SIGTERM)
         if supervisor.gone(STOP_WITHIN):
@@ -107,7 +111,7 @@ def _stopped(marks: strays.Marks, *, heard: bool, force: bool) -> bool:
 def _logger_ended(marks: strays.Marks, *, heard: bool) -> bool:
     """Waits for its logger, which ends once nobody can write to it."""
     place = f"{services.directory(marks.name)}/log"
-    with _Supervisor(place) as supervisor:
+    with processes.Held(s6.supervisor(place)) as supervisor:
         if not heard:
             supervisor.signal(signal.SIGHUP)
         if supervisor.gone(0.2):
@@ -125,32 +129,6 @@ def _logger_ended(marks: strays.Marks, *, heard: bool) -> bool:
         if not supervisor.gone(1.0):
             supervisor.signal(signal.SIGKILL)
         return supervisor.gone(1.0)
-
-
-class _Supervisor:
-    """The s6-supervise of a service directory, held: its number is not another's while this lives."""
-
-    def __init__(self, place: str) -> None:
-        pid = s6.supervisor(place)
-        self.descriptor = -1
-        if pid:
-            with suppress(ProcessLookupError):
-                self.descriptor = os.pidfd_open(pid)
-
-    def gone(self, seconds: float) -> bool:
-        return self.descriptor < 0 or s6.gone(self.descriptor, Deadline(seconds))
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.descriptor >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.descriptor, number)
-
-    def __enter__(self) -> _Supervisor:  # noqa: PYI034 - typing has no Self in Python 3.10
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
 
 
 def _say_late(name: str) -> None:
