@@ -1,0 +1,179 @@
+"""Which services run from what layers changed.
+
+Files that they have open or mapped; scripts that their interpreter has read; configuration that a program names; the
+package that it is from.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from typing import NamedTuple
+
+from pyinfra_overlaymig.format import octal, paths
+from pyinfra_overlaymig.runner import files, processes, s6, services, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+_INTERPRETER = re.compile(r"(python|pypy|perl|ruby|node|php|lua|tclsh|guile)(js|-fpm)?[-\d.]*$")
+_SCRIPT = re.compile(r"\.(py|pyc|pth|pl|pm|rb|js|mjs|cjs|json|php|inc|lua|tcl|scm)$")
+_SHARED = re.compile(
+    r"/(usr/)?(local/)?(s?bin|lib(32|64|x32)?(/[^/]*-linux-[^/]*)?)"
+    r"|/|/etc|/dev|/run|/tmp|/var(/log|/lib|/lib/dpkg/info)?|/usr(/share|/local)?|/opt|/srv"
+)
+"""Directories that everything is in: what lies in one of them has nothing to do with what else does."""
+_PACKAGE = re.compile(r"/var/lib/dpkg/info/([^/]+)\.list")
+_READ_ANEW = re.compile(
+    r"passwd-?|group-?|shadow-?|gshadow-?|subuid-?|subgid-?|hosts|hostname|resolv\.conf|nsswitch\.conf|services|protocols|shells|mtab"
+    r"|ld\.so\..*|localtime|timezone|environment|machine-id|alternatives|rc.\.d|init\.d|cron.*|logrotate\.d|profile.*"
+)
+"""Below /etc: what is read each time that it is used, or by no service."""
+_DELETED = " (deleted)"
+
+
+class Changed(NamedTuple):
+    """Absolute paths that layers changed."""
+
+    paths: frozenset[str]
+    below: frozenset[str]
+    """Whatever was in these directories is gone."""
+    old: frozenset[str]
+    """Those that were there before the switch, so that something may have read them."""
+
+    def touches(self, path: str) -> bool:
+        return path in self.paths or any(above in self.below for above in _above(path))
+
+
+def _above(path: str) -> Iterator[str]:
+    while len(path) > 1:
+        path = os.path.dirname(path)
+        yield path
+
+
+def changed(layers: Iterable[str]) -> Changed:
+    """What these layers, which came or went, changed."""
+    current = store.stack()
+    found: set[str] = set()
+    below: set[str] = set()
+    old: set[str] = set()
+    for layer in layers:
+        new = "A" if layer in current else "D"
+        for directory in (f"{paths.MIGRATIONS}/{layer}", f"{paths.STAGING}/{layer}"):
+            for line in files.lines(f"{directory}/changes.list"):
+                operation, kind, *_, escaped = line.split(" ", 9)[:9]
+                path = f"/{octal.unescape_path(escaped)}"
+                found.add(path)
+                if operation != new:
+                    old.add(path)
+                if operation == "D" or (operation == "C" and kind == "d"):
+                    below.add(path)
+    return Changed(frozenset(found), frozenset(below), frozenset(old))
+
+
+def uses(names: Collection[str], layers: Iterable[str]) -> set[str]:
+    """Those of the services ``names`` that run from what ``layers`` changed."""
+    what = changed(layers) if names else Changed(frozenset(), frozenset(), frozenset())
+    if not what.paths:
+        return set()
+    sessions: dict[int, str] = {}
+    for name in names:
+        status = s6.read(services.linked(name))
+        if status and status.pid:
+            # s6-supervise makes a service the leader of a session of its own.
+            sessions[status.pid] = name
+    look = _Look(what)
+    found: set[str] = set()
+    for process in processes.every():
+        name = sessions.get(process.session, "")
+        if name and name not in found and look.at(process.pid):
+            found.add(name)
+    return found
+
+
+class _Look:
+    """At processes, for what they have of one change; what programs say is remembered."""
+
+    def __init__(self, what: Changed) -> None:
+        self.what = what
+        self.scripts = [path for path in what.old if _SCRIPT.search(path)]
+        self.words = _configuration(what.paths)
+        self.programs: dict[str, bool] = {}
+        self.packaged = _packaged(what.paths)
+
+    def at(self, pid: int) -> bool:
+        """Whether process ``pid`` runs from it."""
+        open_files = {one.removesuffix(_DELETED) for one in processes.opened(pid).values() if one.startswith("/")}
+        has = open_files | {one.removesuffix(_DELETED) for one in processes.mapped(pid)}
+        program = processes.link(pid, "exe").removesuffix(_DELETED)
+        words = processes.arguments(pid)
+        return (
+            any(map(self.what.touches, has))
+            or self._interprets(pid, program, words, has)
+            or self._names(pid, program, words)
+            or not self.packaged.isdisjoint({program, *words})
+        )
+
+    def _interprets(self, pid: int, program: str, words: list[str], has: set[str]) -> bool:
+        """An interpreter has read scripts and closed them: those beside what it has, or was called with, may be it."""
+        if not self.scripts or not _INTERPRETER.search(os.path.basename(program)):
+            return False
+        here = processes.link(pid, "cwd")
+        called = {os.path.normpath(os.path.join(here, word)) for word in words[1:] if not word.startswith("-")}
+        own = {os.path.dirname(path) for path in (*has, *called)} | {here, *called}
+        # Of an environment of its own: what it is called as lies in its bin.
+        own.add(os.path.dirname(os.path.dirname(words[0])) if words and words[0].startswith("/") else "")
+        own = {path for path in own if path.startswith("/") and not _SHARED.fullmatch(path)}
+        libraries = re.compile(rf"/(usr|opt)/.*/{re.escape(_language(program))}[^/]*/")
+        return any(
+            path in called or libraries.match(path) or any(above in own for above in _above(path))
+            for path in self.scripts
+        )
+
+    def _names(self, pid: int, program: str, words: list[str]) -> bool:
+        """Its configuration: a program has the name of its own in it, or was called with it."""
+        if not self.words:
+            return False
+        if any(word in argument for argument in words[1:] for word in self.words):
+            return True
+        if program not in self.programs:
+            self.programs[program] = _says(f"/proc/{pid}/exe", self.words)
+        return self.programs[program]
+
+
+def _language(program: str) -> str:
+    found = _INTERPRETER.search(os.path.basename(program))
+    return found[1] if found else program
+
+
+def _configuration(changed: Collection[str]) -> list[str]:
+    """How a program would name configuration that was changed: by its path, or by a directory for it below /etc."""
+    words: set[str] = set()
+    for path in changed:
+        _, top, *rest = path.split("/")
+        if top != "etc" or not rest or path.startswith(f"/{paths.SERVICES}/") or _READ_ANEW.fullmatch(rest[0]):
+            continue
+        words.add(path)
+        if len(rest) > 1:
+            words.add(f"/etc/{rest[0]}/")
+    return sorted(words)
+
+
+def _says(path: str, words: list[str]) -> bool:
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return any(text.find(os.fsencode(word)) >= 0 for word in words)
+    except (*processes.GONE, ValueError):
+        # It ended, or its program is empty.
+        return False
+
+
+def _packaged(changed: Collection[str]) -> frozenset[str]:
+    """What is in packages that were installed anew."""
+    found: set[str] = set()
+    for path in changed:
+        if _PACKAGE.fullmatch(path):
+            found.update(files.lines(f"{paths.LIVE}{path}"))
+    return frozenset(one for one in found if "/bin/" in one or "/sbin/" in one or one.startswith(("/opt/", "/usr/lib")))

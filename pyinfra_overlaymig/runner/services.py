@@ -1,0 +1,131 @@
+"""Services: which there are, who defines them, what they need, what they leave. Nothing is started or stopped here.
+
+The service directories of the stack run from copies in /run/services, linked into the scan directory /run/service; a
+boot starts with both empty. supervision.py makes and ends them, readiness.py waits for them, services_follow.py has
+them follow a generation.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyinfra_overlaymig.format import paths
+from pyinfra_overlaymig.runner import files, needs, s6, store
+from pyinfra_overlaymig.runner.clock import Deadline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+ROOT = ""
+"""The base's own root, as the base view has it."""
+BASE = "base"
+"""What is said to define a service that no layer does."""
+
+
+def supported() -> bool:
+    """Whether s6-svscan runs on the scan directory."""
+    return bool(s6.scanner(paths.SCANDIR))
+
+
+def supported_within(seconds: float) -> bool:
+    """The same, where s6-svscan may be about to start."""
+    return s6.scanned(paths.SCANDIR, Deadline(seconds))
+
+
+def directory(name: str) -> str:
+    """Where the copy of the service is that runs."""
+    return f"{paths.SERVICEDIRS}/{name}"
+
+
+def linked(name: str) -> str:
+    """Its name in the scan directory."""
+    return f"{paths.SCANDIR}/{name}"
+
+
+def defined(name: str) -> bool:
+    """Whether the running root has it."""
+    return os.path.isdir(f"{paths.LIVE}/{paths.SERVICES}/{name}")
+
+
+def is_down_by_wish(name: str) -> bool:
+    """Whether it is not to start by itself."""
+    return os.path.exists(f"{paths.LIVE}/{paths.SERVICES}/{name}/down")
+
+
+def of_ours(name: str) -> bool:
+    """Whether it came from a generation; else it is somebody else's."""
+    return os.path.isfile(f"{directory(name)}/layer")
+
+
+def layer(name: str) -> str:
+    """The topmost layer of the current generation that defines it, `base` when none does."""
+    for one in reversed(store.stack()):
+        if os.path.isdir(f"{paths.LAYERS}/{one}/{paths.SERVICES}/{name}"):
+            return one
+    return BASE
+
+
+def current(name: str) -> bool:
+    """Whether what is supervised under this name is what the current generation defines."""
+    return os.path.islink(linked(name)) and files.first_line(f"{directory(name)}/layer") == layer(name)
+
+
+def restart(name: str) -> str:
+    """When a switch restarts it: always, changed or never."""
+    return store.limits(layer(name)).restart(name)
+
+
+def supervised() -> list[str]:
+    """The names of all copies, running or not."""
+    return [name for name in files.names(paths.SERVICEDIRS) if os.path.isdir(directory(name))]
+
+
+def order() -> list[str]:
+    """The services of the running root, each after those that it needs."""
+    top = f"{paths.LIVE}/{paths.SERVICES}"
+    return needs.order({name: needed(f"{top}/{name}") for name in files.names(top) if defined(name)})
+
+
+def needing(names: Collection[str]) -> list[str]:
+    """These and all that need them, in the order in which they have to stop; of what is supervised, defined or not."""
+    return needs.needing(names, {name: needed(directory(name)) for name in supervised()}) if names else []
+
+
+def needed(place: str) -> list[str]:
+    """What the service directory ``place`` says that it needs."""
+    return [line for line in files.lines(f"{place}/data/needs") if line]
+
+
+def of(state: Collection[str], stack: Iterable[str]) -> list[str]:
+    """The services whose migrations in ``stack`` have one of the paths ``state``, as records write them."""
+    found: set[str] = set()
+    for id in stack:
+        record = store.record(id)
+        if record and not set(state).isdisjoint(record.state):
+            found.update(record.services)
+    return sorted(found)
+
+
+def forget(journal: str) -> None:
+    """What services that are new with a migration left in state goes: their mark, and their log to the evidence."""
+    for name in files.lines(f"{journal}/services.new"):
+        files.drop(f"{paths.INITIALIZED}/{name}")
+        log = f"{paths.LOGS}/{name}"
+        if files.plain_dir(log):
+            files.drop(f"{journal}/log.{name}")
+            os.rename(log, f"{journal}/log.{name}")
+        _prune(f"{paths.INITIALIZED}/{name}")
+        _prune(log)
+
+
+def _prune(path: str) -> None:
+    """Removes the directories above ``path``, below /data/state, as far as they are empty."""
+    above = os.path.dirname(path)
+    while above.startswith(f"{paths.STATE}/"):
+        try:
+            os.rmdir(above)
+        except OSError:
+            # It has something, or is somebody's mount: what is above it stays too.
+            return
+        above = os.path.dirname(above)

@@ -1,0 +1,137 @@
+"""Services follow the generation: after a switch what is gone is removed, and what is new or changed is started anew.
+
+So is all that needs it; the others are left running.
+A journal is a directory: `paused` has the services that were stopped, for them to be started again whatever happens.
+"""
+
+from __future__ import annotations
+
+from pyinfra_overlaymig.format import paths
+from pyinfra_overlaymig.runner import files, in_use, readiness, s6, services, supervision
+from pyinfra_overlaymig.runner.say import Leave, say, warn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+def follow(journal: str, layers: Collection[str], *, back: bool = False, more: Collection[str] = ()) -> bool:
+    """Brings the services to the running root; ``layers`` came or went. False, said, when one is not ready.
+
+    ``more``: services to restart whatever they use, such as those that hold what the switch broke.
+    ``back``: nothing keeps the others from being started, and what does not stop is killed; what is not up is named.
+    """
+    if not services.supported():
+        if services.order():
+            warn("s6-svscan does not run here: no service can be started")
+            return False
+        return True
+    return _Follow(journal, layers, back=back).run(more)
+
+
+class _Follow:
+    """One run of it, and what went wrong meanwhile."""
+
+    def __init__(self, journal: str, layers: Collection[str], *, back: bool) -> None:
+        self.journal = journal
+        self.layers = layers
+        self.back = back
+        self.failed: dict[str, None] = {}
+        self.waits: list[readiness.Waiting] = []
+        self.left: list[str] = []
+
+    def run(self, more: Collection[str]) -> bool:
+        stop = services.needing(sorted({*touched(self.layers), *more}))
+        steps: list[tuple[str, Callable[[str], bool]]] = [(name, self._pause) for name in stop]
+        steps += [(name, self._remove) for name in gone()]
+        steps += [(name, self._bring) for name in services.order()]
+        if not self._take(steps):
+            return False
+        paused = files.lines(f"{self.journal}/paused")
+        steps = [(name, supervision.start) for name in others(paused)]
+        if not self._take(steps):
+            return False
+        self.failed.update(dict.fromkeys(readiness.wait(self.waits, every=self.back)))
+        if self.left:
+            say(f"left running: {' '.join(self.left)}")
+        if self.failed and self.back:
+            warn(f"not up as before: {' '.join(self.failed)}")
+        readiness.remember()
+        return not self.failed
+
+    def _take(self, steps: list[tuple[str, Callable[[str], bool]]]) -> bool:
+        """Takes these steps; whether to go on: at the first that fails, only on the way back."""
+        for name, step in steps:
+            if not self._one(name, step):
+                self.failed[name] = None
+                if not self.back:
+                    return False
+        return True
+
+    def _one(self, name: str, step: Callable[[str], bool]) -> bool:
+        if not self.back:
+            return step(name)
+        try:
+            return step(name)
+        except (OSError, Leave) as error:
+            # Whatever is wrong with this one: the others were up as well.
+            warn(f"service {name}: {error}")
+            return False
+
+    def _pause(self, name: str) -> bool:
+        return supervision.pause(self.journal, [name], force=self.back)
+
+    def _remove(self, name: str) -> bool:
+        say(f"removing service {name}")
+        return supervision.drop(name, force=self.back)
+
+    def _bring(self, name: str) -> bool:
+        """One service of the running root, as it has to be."""
+        if not services.current(name) and (services.restart(name) != "never" or not files.there(services.linked(name))):
+            return self._install(name)
+        if name in files.lines(f"{self.journal}/paused"):
+            say(f"starting service {name} again")
+            self.waits.append(readiness.Waiting(name))
+            return supervision.start(name)
+        if services.layer(name) in self.layers and not services.is_down_by_wish(name):
+            # A boot, or a run that was interrupted, has started it: what is being finished stands or falls with it.
+            say(f"waiting for service {name}")
+            self.waits.append(readiness.Waiting(name))
+        elif (status := s6.read(services.linked(name))) and status.up:
+            self.left.append(name)
+        return True
+
+    def _install(self, name: str) -> bool:
+        say(f"starting service {name}")
+        if not supervision.install(f"{paths.LIVE}/{paths.SERVICES}/{name}", name, force=self.back):
+            return False
+        if not services.is_down_by_wish(name):
+            self.waits.append(readiness.Waiting(name))
+        return True
+
+
+def others(paused: Collection[str]) -> list[str]:
+    """What was stopped and is somebody else's: no layer has it, nor the base."""
+    return [
+        name
+        for name in paused
+        if not services.defined(name) and files.there(services.linked(name)) and not services.of_ours(name)
+    ]
+
+
+def gone() -> list[str]:
+    """What is supervised and not in the running root, in the order in which it has to stop."""
+    names = [name for name in services.supervised() if services.of_ours(name) and not services.defined(name)]
+    return [name for name in services.needing(names) if not services.defined(name) and services.of_ours(name)]
+
+
+def touched(layers: Collection[str]) -> list[str]:
+    """The supervised services that have to start anew.
+
+    Their definition is another one or gone, they run from what ``layers`` changed, or they want it at each switch.
+    """
+    when = {name: services.restart(name) for name in services.supervised() if services.of_ours(name)}
+    asked = [name for name in when if when[name] not in ("always", "never")]
+    stale = {name for name in asked if not services.current(name) or not services.defined(name)}
+    uses = in_use.uses([name for name in asked if name not in stale], layers)
+    return [name for name in when if when[name] == "always" or name in stale or name in uses]
