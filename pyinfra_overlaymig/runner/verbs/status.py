@@ -1,0 +1,119 @@
+"""status: all about this machine as one JSON document. Takes no lock, changes nothing, always prints, exits 0.
+
+What cannot be read is told as a machine of which nothing is known: it must not look like one that has nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+
+from pyinfra_overlaymig.format import FORMAT, history, lines
+from pyinfra_overlaymig.format.paths import SCANDIR, STAGING
+from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
+from pyinfra_overlaymig.runner.audit import auditd
+from pyinfra_overlaymig.runner.say import explain, usage, write
+from pyinfra_overlaymig.runner.version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_DOWN = {"up": False, "ready": False, "pid": -1, "wanted_up": True}
+
+
+def main(arguments: list[str]) -> int:
+    if arguments:
+        raise usage("status takes no arguments", "system-migrate status")
+    try:
+        document = _document()
+    except OSError as error:
+        explain(error)
+        document = {"known": False, "format": FORMAT}
+    write(1, json.dumps(document, separators=(",", ":")) + "\n")
+    return 0
+
+
+def _document() -> dict[str, Any]:
+    current = store.current()
+    past = metadata.read()
+    return {
+        **_machine(),
+        "generation": current,
+        "running": store.running(),
+        "failed_boots": fallback.failed_boots(current),
+        "stack": list(store.stack(current)),
+        "generations": history.tell_generations(past.generations),
+        "migrations": history.tell_migrations(past.migrations),
+        "evidence": _evidence(),
+        "services": _services(past.migrations),
+        "lock": _lock(),
+        "audit": auditd.state(),
+        "missing": capabilities.missing(),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    about = os.uname()
+    return {
+        "format": FORMAT,
+        "runner": {"version": VERSION, "digest": files.first_line(f"{sys.path[0]}/digest")},
+        "host": re.sub(r"[^A-Za-z0-9._-]", "", about.nodename),
+        "boot_id": files.first_line("/proc/sys/kernel/random/boot_id"),
+        "kernel": re.sub(r"[^A-Za-z0-9._+-]", "", about.release),
+        "booted": capabilities.booted(),
+        "base": base.identity(capabilities.root()),
+    }
+
+
+def _evidence() -> list[dict[str, Any]]:
+    """What is kept of migrations that failed; not what is just being removed."""
+    found = []
+    for id in files.names(STAGING):
+        if id.endswith(".new") or id.startswith("."):
+            continue
+        if text := files.read(f"{STAGING}/{id}/failed"):
+            one = dict(lines.pairs(text))
+            found.append({"id": id, "failed_at": one.get("failed_at", ""), "exit": one.get("exit", "")})
+    return found
+
+
+def _services(migrations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is supervised, and what the current generation promises but nobody supervises."""
+    names = [name for name in files.names(SCANDIR) if not name.startswith(".")]
+    found = [_service(name) for name in names if os.path.isdir(f"{SCANDIR}/{name}/supervise")]
+    there = {one["name"] for one in found}
+    promised = {name for one in migrations if one["active"] for name in one["services"]} - there
+    return found + [{"name": name, **_DOWN, "since": 0, "reason": ""} for name in sorted(promised)]
+
+
+def _service(name: str) -> dict[str, Any]:
+    """One service, as s6 tells. One that announces no readiness is ready when it is up."""
+    directory = f"{SCANDIR}/{name}"
+    one = s6.read(directory)
+    if one is None:
+        return {"name": name, **_DOWN, "since": int(time.time()), "reason": _reason(directory)}
+    return {
+        "name": name,
+        "up": one.up,
+        "ready": one.ready if os.path.isfile(f"{directory}/notification-fd") else one.up,
+        "pid": one.pid or -1,
+        "wanted_up": one.wanted_up,
+        "since": int(one.since),
+        "reason": "" if one.up else _reason(directory),
+    }
+
+
+def _reason(directory: str) -> str:
+    return re.sub(r"[^A-Za-z0-9 ._/:@=+,()-]", "", files.read(f"{directory}/reason"))
+
+
+def _lock() -> dict[str, Any] | None:
+    if lock.free():
+        return None
+    one = lock.owner()
+    pid = int(one.pid) if one.pid.isdecimal() else 0
+    return {"who": one.who, "from": one.source, "pid": pid, **dict(zip(one._fields[3:], one[3:], strict=True))}
