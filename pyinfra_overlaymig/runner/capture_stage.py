@@ -37,7 +37,7 @@ def _capture(stage: Stage) -> None:
     found = compare.compare(stage.upper, lower)
     compare.prune(stage.upper, found)
     for name, paths in (("times", found.times), ("unchanged", found.unchanged), ("unchanged.dirs", found.carriers)):
-        files.write_lines(f"{lists}/{name}", [octal.escape_path(path) for path in paths])
+        files.write_lines(f"{lists}/{name}", paths)
     files.write_lines(f"{stage.directory}/changes.list.new", [change.line() for change in found.changes])
     os.rename(f"{stage.directory}/changes.list.new", f"{stage.directory}/changes.list")
 
