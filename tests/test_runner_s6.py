@@ -249,7 +249,9 @@ def test_deaf_service_is_named_and_on_the_way_back_killed(
 
 @s6_is_here
 def test_pause_and_resume(machine: Machine) -> None:
-    """What is meant to be up is stopped, noted, started again, and nothing else; where its supervisor was killed, too."""
+    """What is meant to be up is stopped, noted, started again, and nothing else; where its supervisor was killed,
+    too.
+    """
     up, down = machine.install("up", "exec sleep 11005"), machine.install("down", "exec sleep 11006")
     s6.control(down, "d")
     assert within(5, lambda: status(down).stopped)

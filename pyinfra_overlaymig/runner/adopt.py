@@ -1,0 +1,132 @@
+"""Adopting drift: what was changed by hand becomes a layer of its own, with a migration's record, and the running
+root looks the same as before. Migrations that are made on the machine are numbered and written here.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import re
+import stat
+import time
+
+from pyinfra_overlaymig.format import changes as changes_format
+from pyinfra_overlaymig.format import limits as limits_format
+from pyinfra_overlaymig.format import plan as plan_format
+from pyinfra_overlaymig.format.ids import valid_id
+from pyinfra_overlaymig.format.octal import unescape_path
+from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING, UPPER
+from pyinfra_overlaymig.runner import catch_up, copies, drift, files, finish, seal, stage, store, trees
+from pyinfra_overlaymig.runner.say import say, warn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyinfra_overlaymig.format.limits import Limits
+    from pyinfra_overlaymig.format.plan import Plan
+
+_SCRIPT = "#!/bin/sh\n# This layer was changed by hand and adopted: changes.list has it.\n"
+_DAY = 24 * 60 * 60
+_LAST = 999
+_LONGEST = 40
+
+
+def adopt(label: str, found: drift.Conflicts) -> None:
+    """Seals the drift that ``found`` names."""
+    id = local_id(f"adopt_{label}")
+    directory = f"{STAGING}/{id}"
+    upper = f"{UPPER}/{catch_up.live()}/upper"
+    files.drop(directory)
+    files.make_dirs(directory, mode=0o700)
+    plan, _ = write_local(directory, id, _SCRIPT)
+    files.write_plain(f"{directory}/changes.list", changes_format.text(found.changes))
+    one = stage.of(id, plan)
+    stage.prepare(one)
+    # No script runs: state is left alone.
+    for name in ("paths", "paths.old"):
+        files.mark(f"{directory}/state/{name}")
+    _copy(upper, one.upper, [unescape_path(change.path) for change in found.changes])
+    drift.prepare_drop(directory, found)
+    say(f"adopting {len(found.changes)} changes by hand as {id}")
+    seal.commit(one)
+    finish.finish(id)
+    _catch_up(upper, f"{LAYERS}/{id}")
+
+
+def _copy(source: str, target: str, paths: Iterable[str]) -> None:
+    """Copies: a process may still write to a file of the upper that it has open, and a layer is never written.
+
+    Without what directories hold, and with the directories above, which would else hide those below them.
+    """
+    wanted = {above for path in paths for above in (path, *trees.parents(path))}
+    copied: dict[tuple[int, int], str] = {}
+    for path in sorted(wanted, key=os.fsencode):
+        found = os.lstat(f"{source}/{path}")
+        key = (found.st_dev, found.st_ino)
+        if stat.S_ISDIR(found.st_mode):
+            os.mkdir(f"{target}/{path}")
+        elif key in copied and not trees.is_whiteout(found):
+            os.link(copied[key], f"{target}/{path}", follow_symlinks=False)
+        else:
+            copies.copy_entry(f"{source}/{path}", f"{target}/{path}")
+            copied[key] = f"{target}/{path}"
+    # Last, and the deepest first: what they hold would change their times.
+    for path in sorted(wanted, key=os.fsencode, reverse=True):
+        if files.plain_dir(f"{target}/{path}"):
+            copies.take_metadata(f"{source}/{path}", f"{target}/{path}", times=True)
+
+
+def _catch_up(upper: str, layer: str) -> None:
+    """What was written to a file of ``upper`` after it had been copied into ``layer`` is drift again."""
+    for path, found in trees.walk(layer):
+        written = f"{upper}/{path}"
+        if not stat.S_ISREG(found.st_mode) or not os.path.isfile(written):
+            continue
+        if not filecmp.cmp(written, f"{layer}/{path}", shallow=False):
+            try:
+                with open(written, "rb") as there, open(f"{LIVE}/{path}", "r+b") as here:
+                    copies.copy_data(there.fileno(), here.fileno())
+                    here.truncate(os.fstat(there.fileno()).st_size)
+            except FileNotFoundError:
+                warn(f"/{path} is not carried over")
+
+
+def write_local(directory: str, id: str, script: str, *, state_auto: bool = False) -> tuple[Plan, Limits]:
+    """A migration that is made on this machine, in ``directory``: its script, its plan and its limits."""
+    digest = hashlib.sha256(script.encode()).hexdigest()
+    member = plan_format.Member("0755", digest, "install.sh")
+    plan = plan_format.Plan(id, local=True, state_auto=state_auto, members=(member,))
+    limits = limits_format.Limits()
+    files.write_plain(f"{directory}/install.sh", script, 0o755)
+    files.write_plain(f"{directory}/plan", plan_format.text(plan))
+    files.write_plain(f"{directory}/limits", limits_format.text(limits))
+    return plan, limits
+
+
+def local_id(label: str) -> str:
+    """The next free id of today, or of the newest migration's day if that is later.
+
+    The order of the others does not count it, but no two may have one number, those that were rolled back neither.
+    """
+    return next_id(label, [*store.stack(), *filter(valid_id, files.names(MIGRATIONS))], time.time())
+
+
+def next_id(label: str, ids: Iterable[str], now: float) -> str:
+    """The id for ``label`` after all of ``ids``, at ``now`` (seconds of the epoch)."""
+    last = max(ids, default="")
+    day, number = time.strftime("%Y%m%d", time.gmtime(now)), 0
+    if last[:8] >= day:
+        day, number = last[:8], int(last[9:12])
+        if number >= _LAST:
+            day, number = _day_after(day), 0
+    plain = re.sub(r"[^a-z0-9]", "_", label)[:_LONGEST].rstrip("_")
+    return f"{day}-{number + 1:03d}_{plain}"
+
+
+def _day_after(day: str) -> str:
+    import calendar
+
+    noon = calendar.timegm((int(day[:4]), int(day[4:6]), int(day[6:]), 12, 0, 0))
+    return time.strftime("%Y%m%d", time.gmtime(noon + _DAY))
