@@ -1,0 +1,96 @@
+"""Snapshots of state: what a migration with `snapshot: true` found in its state paths, for a rollback with
+--restore-state.
+
+  snapshots/<id>/paths   state paths, one a line, escaped; there once the snapshot is complete
+  snapshots/<id>/<k>     the k-th one's contents; nothing when it did not exist
+
+A snapshot means something as long as its layer is in the current stack: it is taken each time the layer comes onto
+it, and goes when the layer leaves it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyinfra_overlaymig.format import octal
+from pyinfra_overlaymig.format.paths import ROLLBACK, SNAPSHOTS, STAGING, STATE
+from pyinfra_overlaymig.runner import copies, files, services, store, trees
+from pyinfra_overlaymig.runner.say import refused, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BLOCK = 4096
+
+
+def take(id: str, paths: Iterable[str]) -> None:
+    """Takes it. What uses these paths has to stand still. A file system that can shares the blocks."""
+    made = f"{SNAPSHOTS}/{id}"
+    files.drop(made, f"{made}.new")
+    files.make_dirs(f"{made}.new", mode=0o700)
+    names = [octal.escape_text(path) for path in paths]
+    for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
+        if files.plain_dir(STATE + path):
+            say(f"taking a snapshot of {name}")
+            copies.copy_tree(STATE + path, f"{made}.new/{number}")
+    files.write_lines(f"{made}.new/paths", names)
+    os.rename(f"{made}.new", made)
+
+
+def space(paths: Iterable[str]) -> int:
+    """The bytes that a snapshot of ``paths`` would take; 0 where blocks are shared."""
+    return 0 if _blocks_are_shared() else sum(trees.disk_usage(STATE + path) for path in paths)
+
+
+def _blocks_are_shared() -> bool:
+    """Whether a copy shares its blocks with the original, tried with a block."""
+    probes = [f"{STAGING}/.reflink.{os.getpid()}.{number}" for number in (1, 2)]
+    try:
+        with open(probes[0], "w+b") as there, open(probes[1], "wb") as here:
+            there.write(bytes(_BLOCK))
+            there.flush()
+            return copies.clone(there.fileno(), here.fileno())
+    finally:
+        files.drop(*probes)
+
+
+def sweep() -> None:
+    """Drops those of layers that are not in the current stack."""
+    files.drop(*(f"{SNAPSHOTS}/{id}" for id in files.names(SNAPSHOTS) if not store.has(id)))
+
+
+def restore(stack: tuple[str, ...]) -> None:
+    """Prepares a rollback to ``stack`` to bring state back: of each path, the snapshot that the lowest layer that
+    goes has.
+
+    Leaves with 3 when there is none.
+    """
+    before = store.stack()
+    found = _found([layer for layer in before if layer not in stack])
+    if not found:
+        raise refused(
+            "none of the layers that would go has a snapshot of state",
+            "leave --restore-state out; a migration has one that says: snapshot: true",
+        )
+    files.make_dirs(f"{ROLLBACK}/state")
+    for number, snapshot in enumerate(found.values(), start=1):
+        place = f"{ROLLBACK}/state/{number}"
+        os.mkdir(place)
+        if os.path.isdir(snapshot):
+            os.symlink(snapshot, f"{place}/snapshot")
+        else:
+            files.mark(f"{place}/gone")
+    files.write_lines(f"{ROLLBACK}/state/paths", list(found))
+    # A service of either generation may write to these paths.
+    paths = [octal.unescape_text(name) for name in found]
+    files.write_lines(f"{ROLLBACK}/services", sorted({*services.of(paths, before), *services.of(paths, stack)}))
+
+
+def _found(layers: list[str]) -> dict[str, str]:
+    """By escaped state path, where the snapshot of the lowest of ``layers`` that has one is, or would be."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        for number, name in enumerate(files.lines(f"{SNAPSHOTS}/{layer}/paths"), start=1):
+            found.setdefault(name, f"{SNAPSHOTS}/{layer}/{number}")
+    return found
