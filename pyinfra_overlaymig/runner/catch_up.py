@@ -208,9 +208,7 @@ class _Repetition:
         have = value_of(f"{self.upper}/{path}")
         if is_directory(value):
             self._make_directory(path, place, have)
-        elif have == value:
-            return
-        elif self._is_newer(have, self.seen.get(path, "")):
+        elif have == value or self._is_newer(have, self.seen.get(path, "")):
             return
         elif value == WHITEOUT:
             trees.remove_tree(place)
