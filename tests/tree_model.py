@@ -6,9 +6,12 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 NAMES = ["a", "b", "a b", "tab\tline\n", "back\\slash", "\udcff"]
@@ -213,3 +216,43 @@ def in_turn(top: str | Path, done: list[tuple[Any, ...]]) -> None:
     """Does them all."""
     for operation in done:
         do(top, operation)
+
+
+class Killed(BaseException):
+    """What a test's process gets instead of a SIGKILL."""
+
+
+_MUTATING = (
+    "rename",
+    "link",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "chown",
+    "chmod",
+    "setxattr",
+    "removexattr",
+    "utime",
+    "symlink",
+)
+
+
+@contextmanager
+def killed(after: int) -> Iterator[list[int]]:
+    """Cuts off what runs inside once it has changed something ``after`` times, silently; the list says how often."""
+    done = [0]
+
+    def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if done[0] >= after:
+                raise Killed
+            done[0] += 1
+            return call(*args, **kwargs)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _MUTATING:
+            patch.setattr(os, name, counting(getattr(os, name)))
+        with suppress(Killed):
+            yield done

@@ -77,6 +77,19 @@ def content(upper: str, lower: str, one: Wanted, progress: Callable[[int], None]
         os.close(here)
 
 
+def alike(one: str, other: str) -> bool:
+    """Whether two files hold the same."""
+    here = _open(one)
+    try:
+        there = _open(other)
+        try:
+            return _same(here, there, lambda _: None)
+        finally:
+            os.close(there)
+    finally:
+        os.close(here)
+
+
 def _open(path: str) -> int:
     # Not to wait for the other end of what may be a FIFO by now, and not to note that it was read.
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)

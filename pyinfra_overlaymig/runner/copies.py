@@ -15,7 +15,7 @@ from typing import ParamSpec
 P = ParamSpec("P")
 _FICLONE = 0x40049409
 _PIECE = 1 << 20
-_OVERLAY = "trusted.overlay."
+OVERLAY = "trusted.overlay."
 
 
 def unless_gone(source: str, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -29,20 +29,26 @@ def unless_gone(source: str, step: Callable[P, object], *args: P.args, **kwargs:
     return True
 
 
-def attributes(path: str, *, overlay: bool = True) -> dict[str, bytes]:
+def _itself(target: str | int) -> dict[str, bool]:
+    """Arguments that make a call mean a link itself; of an open file nothing else is meant."""
+    return {} if isinstance(target, int) else {"follow_symlinks": False}
+
+
+def attributes(path: str | int, *, overlay: bool = True) -> dict[str, bytes]:
     """The extended attributes of an entry, ACLs among them; of a file system without any, none."""
     found: dict[str, bytes] = {}
+    itself = _itself(path)
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(path, **itself)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return found
         raise
     for name in names:
-        if not overlay and name.startswith(_OVERLAY):
+        if not overlay and name.startswith(OVERLAY):
             continue
         try:
-            found[name] = os.getxattr(path, name, follow_symlinks=False)
+            found[name] = os.getxattr(path, name, **itself)
         except OSError as error:
             if error.errno not in (errno.ENODATA, errno.ENOTSUP):
                 raise
@@ -50,44 +56,41 @@ def attributes(path: str, *, overlay: bool = True) -> dict[str, bytes]:
 
 
 def set_metadata(
-    path: str, found: os.stat_result, owner: tuple[int, int], mode: int, wanted: dict[str, bytes], *, keep: str = ""
+    target: str | int, owner: tuple[int, int], mode: int, wanted: dict[str, bytes], *, keep: str = ""
 ) -> None:
-    """Makes ``path``, which is ``found``, so: only what differs is written, as some file systems refuse to.
+    """Makes ``target`` so: only what differs is written, as some file systems refuse to.
 
     Owner first: it takes set-user-id bits and capabilities away. Attributes last: an ACL is the mode's own truth.
     ``keep``: attributes with this prefix are left alone.
     """
+    itself = _itself(target)
+    found = os.stat(target, **itself)
     chowned = (found.st_uid, found.st_gid) != owner
     if chowned:
-        os.chown(path, *owner, follow_symlinks=False)
-    if not stat.S_ISLNK(found.st_mode):
-        _set_mode(path, found, mode, again=chowned)
-    is_now = attributes(path)
+        os.chown(target, *owner, **itself)
+    if not stat.S_ISLNK(found.st_mode) and (chowned or stat.S_IMODE(found.st_mode) != mode):
+        os.chmod(target, mode)
+    is_now = attributes(target)
     for name in is_now.keys() - wanted.keys():
         if not (keep and name.startswith(keep)):
-            os.removexattr(path, name, follow_symlinks=False)
+            os.removexattr(target, name, **itself)
     for name, value in wanted.items():
         if is_now.get(name) != value:
-            os.setxattr(path, name, value, follow_symlinks=False)
+            os.setxattr(target, name, value, **itself)
 
 
-def _set_mode(path: str, found: os.stat_result, mode: int, *, again: bool) -> None:
-    if again or stat.S_IMODE(found.st_mode) != mode:
-        os.chmod(path, mode)
-
-
-def take_metadata(source: str, target: str, *, times: bool = False, overlay: bool = True) -> None:
+def take_metadata(source: str, target: str | int, *, times: bool = False, overlay: bool = True) -> None:
     """Gives ``target`` the owner, mode and attributes of ``source``, and its times.
 
     Without ``overlay``, what an overlay notes in its upper is neither taken nor removed.
     """
     of = os.lstat(source)
     set_metadata(
-        target, os.lstat(target), (of.st_uid, of.st_gid), stat.S_IMODE(of.st_mode),
-        attributes(source, overlay=overlay), keep="" if overlay else _OVERLAY,
+        target, (of.st_uid, of.st_gid), stat.S_IMODE(of.st_mode), attributes(source, overlay=overlay),
+        keep="" if overlay else OVERLAY,
     )  # fmt: skip
     if times:
-        os.utime(target, ns=(of.st_atime_ns, of.st_mtime_ns), follow_symlinks=False)
+        os.utime(target, ns=(of.st_atime_ns, of.st_mtime_ns), follow_symlinks=isinstance(target, int))
 
 
 def copy_entry(source: str, target: str, *, reflink: bool = True, overlay: bool = True) -> None:

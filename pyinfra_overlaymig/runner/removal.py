@@ -31,6 +31,11 @@ def remove_tree(path: str, errors: list[OSError] | None = None) -> bool:
     return errors is None or len(errors) == known
 
 
+def remove_at(directory: int, name: str, path: str) -> None:
+    """As remove_tree, of an entry of an open directory; ``path`` is what it is called when it cannot be removed."""
+    _Removal(None).remove(directory, name, path)
+
+
 class _Removal:
     """One rm -rf. ``top``: the directory that very deep ones are moved to: neither names nor depth have a limit."""
 

@@ -1,0 +1,195 @@
+"""State: what a stage did to state paths becomes the machine's after the commit.
+
+It can be taken back (state_back.py) until the migration is marked as applied. All by renames that can be repeated;
+nothing is decided from the live state twice.
+
+The journal is a directory: staging/<id> of a migration, rollback of a rollback that restores state.
+
+  publishing         there from the commit on: only then is there anything to take back
+  state/paths        the state paths, one a line; the k-th one's:
+  state/<k>/tree     the whole contents of a state path that is new to the machine; or
+            snapshot -> the snapshot that takes the place of the whole path; or
+            gone     the path goes altogether, as it did not exist when the snapshot was taken; or
+            upper    what changed over `lower`, the live state, as an overlay's upper directory
+            dirs     directories on both sides: only their metadata is taken over
+            new had  the entries to rename: into a free place, in place of what is there
+            metadata of `dirs`, as it was: mode, owner, path
+            attributes of `dirs`, as they were: time, extended attributes, path; older journals have none
+            times    of `dirs`, as the script left them; older journals have none
+            old      what was replaced: the `had` entries, or the whole path
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from pyinfra_overlaymig.format import octal
+from pyinfra_overlaymig.format.paths import REPLACED, STATE
+from pyinfra_overlaymig.runner import copies, directories, files, rooted, state_plan, topmost, trees
+from pyinfra_overlaymig.runner.directories import stat_at
+from pyinfra_overlaymig.runner.say import warn
+
+
+class Part(NamedTuple):
+    """One state path of a journal: its directory there, and itself (absolute)."""
+
+    directory: str
+    path: str
+
+    @property
+    def live(self) -> str:
+        return STATE + self.path
+
+    def has(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+
+def each(journal: str) -> list[Part]:
+    """The state paths of a journal."""
+    paths = map(octal.unescape_text, files.lines(f"{journal}/state/paths"))
+    return [Part(f"{journal}/state/{number}", path) for number, path in enumerate(paths, start=1)]
+
+
+def place(root: str, path: str) -> str:
+    """Where in ``root`` the contents of a state path are seen: at ``path``, or at what links mean there."""
+    return rooted.resolve(root, path)
+
+
+def plan(journal: str) -> None:
+    """Before the commit, writes down what publishing will do."""
+    for part in each(journal):
+        if os.path.islink(part.has("lower")):
+            state_plan.write(part.directory, part.live)
+
+
+def publish(journal: str) -> None:
+    """Makes it the machine's. What is gone from the journal was published before."""
+    for part in each(journal):
+        if files.plain_dir(part.has("tree")):
+            _into_place(part.has("tree"), part)
+        elif os.path.islink(part.has("snapshot")):
+            _publish_snapshot(part)
+        elif files.there(part.has("gone")):
+            if files.there(part.live):
+                os.rename(part.live, part.has("old"))
+        elif files.there(part.has("dirs")):
+            _publish_changes(part)
+
+
+def _into_place(source: str, part: Part) -> None:
+    """A whole path; directories above it are as the stack has them at its place."""
+    with directories.below(STATE) as held:
+        relative = part.path.lstrip("/")
+        for above in reversed(list(trees.parents(relative))):
+            directory, name = held.of(above)
+            if stat_at(directory, name) is None:
+                os.mkdir(name, 0o755, dir_fd=directory)
+                if shown := topmost.directory(above):
+                    copies.take_metadata(shown, held.open(above), overlay=False)
+        directory, name = held.of(relative)
+        os.rename(source, name, dst_dir_fd=directory)
+
+
+def _publish_snapshot(part: Part) -> None:
+    snapshot = os.readlink(part.has("snapshot"))
+    if not files.plain_dir(snapshot):
+        return
+    if files.there(part.live) and not files.there(part.has("old")):
+        os.rename(part.live, part.has("old"))
+    _into_place(snapshot, part)
+
+
+def _publish_changes(part: Part) -> None:
+    upper, old = part.has("upper"), part.has("old")
+    dirs = names(part.has("dirs"))
+    with directories.below(part.live) as held:
+        for path in dirs:
+            copies.take_metadata(trees.below(upper, path), held.open(path), overlay=False)
+        for path in names(part.has("had")):
+            directory, name = held.of(path)
+            _set_aside(directory, name, f"{old}/{path}")
+            _put(f"{upper}/{path}", directory, name)
+        for path in names(part.has("new")):
+            directory, name = held.of(path)
+            _put(f"{upper}/{path}", directory, name)
+        for line in files.lines(part.has("times")):
+            time, _, name = line.partition(" ")
+            os.utime(held.open(octal.unescape_path(name)[2:]), ns=(int(time), int(time)))
+
+
+def names(file: str) -> list[str]:
+    """The entries of a list, the top as nothing."""
+    return [octal.unescape_path(line)[2:] for line in files.lines(file)]
+
+
+def _set_aside(directory: int, name: str, old: str) -> None:
+    """Keeps what is about to be replaced, once.
+
+    A file stays in its place until the rename over it, so that a reader sees the old one or the new one; a directory
+    cannot be renamed over.
+    """
+    if files.there(old) or (found := stat_at(directory, name)) is None:
+        return
+    files.make_dirs(os.path.dirname(old), mode=0o700)
+    if not stat.S_ISDIR(found.st_mode):
+        try:
+            os.link(name, old, src_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+        else:
+            return
+    os.rename(name, old, src_dir_fd=directory)
+
+
+def _put(staged: str, directory: int, name: str) -> None:
+    """One entry; a whiteout takes away what is there."""
+    found = trees.lstat(staged)
+    if found is None:
+        return
+    if trees.is_whiteout(found):
+        _unlink(directory, name)
+        os.unlink(staged)
+        return
+    if stat.S_ISDIR(found.st_mode):
+        # It stands where a file was, which has been set aside.
+        _unlink(directory, name)
+    os.rename(staged, name, dst_dir_fd=directory)
+
+
+def _unlink(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def take_back(journal: str) -> None:
+    """Undoes what was published, if anything was."""
+    from pyinfra_overlaymig.runner import state_back
+
+    state_back.take_back(journal)
+
+
+def keep(journal: str, name: str) -> None:
+    """What was replaced stays under replaced/``name`` until the next change of the machine."""
+    drop_replaced()
+    if not files.there(f"{journal}/state/paths"):
+        return
+    files.make_dirs(REPLACED, mode=0o700)
+    kept, number = f"{REPLACED}/{name}", 1
+    while files.there(kept):
+        # It could not be dropped.
+        number += 1
+        kept = f"{REPLACED}/{name}.{number}"
+    os.rename(f"{journal}/state", kept)
+
+
+def drop_replaced() -> None:
+    """Gives up what the change before the last one had replaced. What cannot be removed stays, and is tried again."""
+    errors: list[OSError] = []
+    if not trees.remove_tree(REPLACED, errors):
+        warn(f"{errors[0].filename} stays: {errors[0].strerror}; gc tries again")

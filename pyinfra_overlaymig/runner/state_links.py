@@ -1,0 +1,83 @@
+"""Hard links in a state path: an overlay copies up one name of a file, and the others keep the old contents.
+
+Whether a script wrote to the file, or put another one in place of one name, cannot be told from the upper: where names
+are left over it is refused, by name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pyinfra_overlaymig.runner import contents, copies, trees
+from pyinfra_overlaymig.runner.say import Leave
+
+
+def keep(upper: str, live: str) -> None:
+    """Makes the upper say of all names of a file what it says of one, or leaves with 9."""
+    touched = {
+        (was.st_dev, was.st_ino)
+        for path, at in trees.walk(upper)
+        if stat.S_ISREG(at.st_mode) and (was := trees.lstat(f"{live}/{path}")) is not None
+        if stat.S_ISREG(was.st_mode) and was.st_nlink > 1
+    }
+    if not touched:
+        return
+    names: dict[tuple[int, int], list[str]] = {}
+    for path, at in trees.walk(live):
+        if (at.st_dev, at.st_ino) in touched:
+            names.setdefault((at.st_dev, at.st_ino), []).append(path)
+    for group in names.values():
+        _keep_group(upper, live, sorted(group, key=os.fsencode))
+
+
+def _keep_group(upper: str, live: str, group: list[str]) -> None:
+    copied = [path for path in group if _is_file(f"{upper}/{path}")]
+    left = [path for path in group if not _is_touched(upper, path)]
+    if not left:
+        _link_again(upper, copied)
+        return
+    for path in copied:
+        if not _alike(f"{upper}/{path}", f"{live}/{path}", times=True):
+            raise Leave(
+                9, f"{path} and {left[0]} are names of one file in {live}, and the script changed only the first",
+                "have it link or remove the other one too: ln -f ONE OTHER",
+            )  # fmt: skip
+        # Opened for writing, and left as it was.
+        os.unlink(f"{upper}/{path}")
+
+
+def _is_file(place: str) -> bool:
+    found = trees.lstat(place)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def _is_touched(upper: str, path: str) -> bool:
+    """Whether the upper says anything about a path: there, or above it."""
+    if trees.lstat(f"{upper}/{path}") is not None:
+        return True
+    for above in trees.parents(path):
+        found = trees.lstat(f"{upper}/{above}")
+        if found is not None:
+            return not stat.S_ISDIR(found.st_mode) or trees.is_opaque(f"{upper}/{above}")
+    return False
+
+
+def _link_again(upper: str, copied: list[str]) -> None:
+    """All names were copied up, as by chown -R: those that are still the same are names of one file again."""
+    for path in copied[1:]:
+        first = f"{upper}/{copied[0]}"
+        if _alike(first, f"{upper}/{path}", times=False) and not os.path.samefile(first, f"{upper}/{path}"):
+            os.unlink(f"{upper}/{path}")
+            os.link(first, f"{upper}/{path}")
+
+
+def _alike(one: str, other: str, *, times: bool) -> bool:
+    is_now, was = os.lstat(one), os.lstat(other)
+    if (is_now.st_mode, is_now.st_uid, is_now.st_gid) != (was.st_mode, was.st_uid, was.st_gid):
+        return False
+    if times and is_now.st_mtime_ns != was.st_mtime_ns:
+        return False
+    if copies.attributes(one, overlay=False) != copies.attributes(other, overlay=False):
+        return False
+    return is_now.st_size == was.st_size and contents.alike(one, other)

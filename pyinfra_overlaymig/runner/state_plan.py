@@ -1,0 +1,124 @@
+"""What publishing will do to a state path that exists: decided before the commit, by a pure function over two trees.
+
+A directory that is on both sides and not opaque is gone into, anything else is one entry.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from pyinfra_overlaymig.format.octal import escape_path
+from pyinfra_overlaymig.runner import copies, files, state_links, trees
+from pyinfra_overlaymig.runner.say import Leave
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DIRECTORY, OPAQUE, WHITEOUT, OTHER = "d", "o", "w", "f"
+
+
+class Decision(NamedTuple):
+    """Relative paths. ``dirs``: on both sides, the top first; ``new``: into a free place; ``had``: for something."""
+
+    dirs: list[str]
+    new: list[str]
+    had: list[str]
+
+
+def decide(upper: Mapping[str, str], live: Mapping[str, str]) -> Decision:
+    """From the kinds of what is in an upper, and of what the live state has at the same paths."""
+    found = Decision([""], [], [])
+    entered = {""}
+    for path in sorted(upper, key=os.fsencode):
+        if path.rpartition("/")[0] not in entered:
+            continue
+        if upper[path] == DIRECTORY and live.get(path) == DIRECTORY:
+            entered.add(path)
+            found.dirs.append(path)
+        elif path in live:
+            found.had.append(path)
+        elif upper[path] != WHITEOUT:
+            found.new.append(path)
+    return found
+
+
+def write(directory: str, live: str) -> None:
+    """Plans one state path: ``directory`` of a journal, which gets the lists that state.py describes."""
+    upper = f"{directory}/upper"
+    state_links.keep(upper, live)
+    kinds = _upper_kinds(upper)
+    found = decide(kinds, _live_kinds(live, kinds))
+    _refuse_other_file_systems(directory, live, found.dirs)
+    for path in (*found.had, *found.new):
+        _clean(f"{upper}/{path}")
+    files.make_dirs(f"{directory}/old", mode=0o700)
+    for name, paths in found._asdict().items():
+        files.write_lines(f"{directory}/{name}", [_named(path) for path in paths])
+    times = [f"{os.lstat(trees.below(upper, path)).st_mtime_ns} {_named(path)}" for path in found.dirs]
+    files.write_lines(f"{directory}/times", times)
+    files.write_lines(f"{directory}/metadata", [_metadata(live, path) for path in found.dirs])
+    files.write_lines(f"{directory}/attributes", [_attributes(live, path) for path in found.dirs])
+
+
+def _named(path: str) -> str:
+    return f"./{escape_path(path)}" if path else "."
+
+
+def _metadata(live: str, path: str) -> str:
+    found = os.lstat(trees.below(live, path))
+    return f"{stat.S_IMODE(found.st_mode):o} {found.st_uid}:{found.st_gid} {_named(path)}"
+
+
+def _attributes(live: str, path: str) -> str:
+    place = trees.below(live, path)
+    found = copies.attributes(place, overlay=False)
+    held = ",".join(f"{escape_path(name)}={value.hex()}" for name, value in sorted(found.items()))
+    return f"{os.lstat(place).st_mtime_ns} {held or '-'} {_named(path)}"
+
+
+def _upper_kinds(upper: str) -> dict[str, str]:
+    found = {}
+    for path, at in trees.walk(upper):
+        if stat.S_ISDIR(at.st_mode):
+            found[path] = OPAQUE if trees.is_opaque(f"{upper}/{path}") else DIRECTORY
+        else:
+            found[path] = WHITEOUT if trees.is_whiteout(at) else OTHER
+    return found
+
+
+def _live_kinds(live: str, upper: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for path in upper:
+        at = trees.lstat(f"{live}/{path}")
+        if at is not None:
+            found[path] = DIRECTORY if stat.S_ISDIR(at.st_mode) else OTHER
+    return found
+
+
+def _refuse_other_file_systems(directory: str, live: str, dirs: list[str]) -> None:
+    """Entries are renamed from one into the other: what cannot be renamed has to be known before the commit."""
+    device = os.lstat(directory).st_dev
+    for path in dirs:
+        place = trees.below(live, path)
+        if os.lstat(place).st_dev != device:
+            raise Leave(
+                9, f"{place} is on another file system than /data/system: its state cannot be changed in one step",
+                "mount it on the state path's place itself, or have /data/state on one file system",
+            )  # fmt: skip
+
+
+def _clean(place: str) -> None:
+    """Takes out what only an overlay's upper has: it would mean something again where this is below another overlay."""
+    found = os.lstat(place)
+    for name in copies.attributes(place):
+        if name.startswith(copies.OVERLAY):
+            os.removexattr(place, name, follow_symlinks=False)
+    if stat.S_ISDIR(found.st_mode):
+        for entry in trees.entries(place):
+            if not entry.is_file(follow_symlinks=False) and trees.is_whiteout(entry.stat(follow_symlinks=False)):
+                os.unlink(entry.path)
+            else:
+                _clean(entry.path)
