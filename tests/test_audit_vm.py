@@ -18,8 +18,9 @@ THEIRS = "-a always,exit -F arch=b64 -S acct -F uid=65533 -F key=theirs"
 TERSE = [f"-a always,exclude -F msgtype={kind}" for kind in ("PROCTITLE", "BPRM_FCAPS", "CWD", "EOE")]
 UPPERS = f"-a never,filesystem -F fstype={0xEF53} -F key=overlaymig-uppers-{0xEF53}"
 FIGURES = "auditctl -s | grep -E '^(enabled|backlog_limit|pid) '"
-# A stage has the machine's /dev.
-WAIT = "until [ -e /dev/go ]; do sleep 0.2; done"
+WAIT = "until [ -e /run/go ]; do sleep 0.2; done"
+# A stage has a /run of its own, which its processes lead to.
+GO = 'for pid in $(pgrep -f "[m]igration/install.sh"); do : >"/proc/$pid/root/run/go"; done'
 MANY = "mkdir -p {0}; awk 'BEGIN {{ for (i = 0; i < {1}; i++) {{ f = \"{0}/\" i; print i >f; close(f) }} }}'"
 
 
@@ -44,6 +45,12 @@ def record(rig: Rig, id: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
+def rest(rig: Rig) -> None:
+    """Waits until what nobody waits for is over: rules that are deleted, and a daemon that ends."""
+    left = "[ -d /data/system/audit ] || auditctl -l | grep -q overlaymig"
+    rig.sh(f"timeout 60 sh -c 'while {left}; do sleep 0.2; done' || :")
+
+
 def paths_of_uppers(rig: Rig, id: str) -> int:
     """How many PATHs the trace of a migration has that overlays gave for their uppers."""
     return int(rig.sh(f"zgrep -c 'name=(null) inode=.*nametype=PARENT' /data/system/migrations/{id}/audit.gz || :"))
@@ -55,7 +62,7 @@ def killed_in_its_script(rig: Rig, id: str) -> None:
         f"""
         exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
         until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
-        pkill -KILL -f '^/bin/sh [^ ]*/system-migrate apply'; sleep 3
+        pkill -KILL -f '[o]verlaymig/runner apply'; sleep 3
         """,
         stdin=rig.migration(id, "echo begun; sleep 6666"),
     )
@@ -79,6 +86,7 @@ def test_auditd_runs_for_the_session_alone(vm: Rig) -> None:
         "/etc/three": "/usr/bin/ln",
         "/etc/issue": "/usr/bin/rm",
     }
+    rest(vm)
     assert vm.sh(FIGURES) == before
     assert vm.sh("auditctl -l").splitlines() == [THEIRS]
     assert vm.sh("pidof auditd || :") == ""
@@ -99,6 +107,7 @@ def test_record_that_says_nothing_new_is_left_out_where_nobody_else_has_rules(vm
     """It is a rule of the whole machine, so it is gone afterwards, also when the runner was killed."""
     vm.sh("auditctl -D >/dev/null")
     assert vm.apply("20250102-003_alone", "touch /etc/alone").code == 0
+    rest(vm)
     assert vm.sh("auditctl -l") == "No rules\n"
     types = vm.sh("zcat /data/system/migrations/20250102-003_alone/audit.gz | sed 's/ .*//' | sort -u").split()
     assert "type=SYSCALL" in types
@@ -111,6 +120,7 @@ def test_record_that_says_nothing_new_is_left_out_where_nobody_else_has_rules(vm
     assert vm.sh("auditctl -l") == "No rules\n"
     vm.sh(f"auditctl {THEIRS}")
     assert vm.apply("20250102-005_not_alone", "touch /etc/not_alone").code == 0
+    rest(vm)
     assert paths_of_uppers(vm, "20250102-005_not_alone") > 0
 
 
@@ -125,8 +135,10 @@ def test_what_a_capture_needs_is_left_out_no_more(vm: Rig) -> None:
         auditctl -l | sed /filesystem/!d | wc -l
         {RUNNER} capture direct -- sh -c 'touch /data/direct; auditctl -l | sed /filesystem/!d | wc -l >/run/listed' >&2
         cat /run/listed
+        timeout 20 sh -c 'until auditctl -l | grep -q filesystem; do sleep 0.1; done' || :
         auditctl -l | sed /filesystem/!d | wc -l
-        touch /dev/go; wait; rm /dev/go
+        {GO}; wait
+        timeout 60 sh -c 'while auditctl -l | grep -q .-F; do sleep 0.1; done' || :
         auditctl -l
         """,
         stdin=vm.migration("20250102-008_over", f"echo begun; {WAIT}; touch /etc/over"),
@@ -149,7 +161,7 @@ def test_capture_and_migration_share_a_daemon(vm: Rig) -> None:
         until [ -e /run/begun ]; do sleep 0.1; done
         {RUNNER} apply - <&3 >/run/said 2>&1 &
         while kill -0 "$!" && ! grep -q begun /run/said; do sleep 0.1; done
-        touch /run/end; wait %1; pidof auditd; touch /dev/go; wait %2; rm /dev/go
+        touch /run/end; wait %1; pidof auditd; {GO}; wait %2
         """,
         stdin=vm.migration("20250102-009_beside", f"echo begun; touch /etc/a; {WAIT}; touch /etc/b", audit="required"),
     )
@@ -158,6 +170,7 @@ def test_capture_and_migration_share_a_daemon(vm: Rig) -> None:
         assert (capture.audit, capture.lost, capture.unexplained) == ("on", 0, ())
         found = {one.path: next(capture.chain(one.by)).program for one in capture.changes}
         assert [found[path] for path in paths] == ["/usr/bin/touch"] * 2
+    rest(vm)
     assert vm.sh("{ pidof auditd; ls -d /data/system/audit; } || :") == ""
     assert vm.sh(FIGURES) == before
     assert vm.sh("auditctl -l").splitlines() == [THEIRS]
@@ -200,8 +213,13 @@ def test_daemon_that_runs_is_shared(vm: Rig) -> None:
 )
 def test_state_is_named(vm: Rig, around: str, state: str) -> None:
     """Why there is no audit, by name."""
-    parts = f'for part in "$(dirname "$(readlink -f {RUNNER})")"/lib/*.sh; do . "$part"; done'
-    assert vm.sh(f"{around} sh -c '{parts}; audit_state'") == f"{state}\n"
+    script = """
+import glob, sys
+sys.path[:0] = glob.glob("/data/system/runner/*/")
+from pyinfra_overlaymig.runner.audit import auditd
+print(auditd.state())
+"""
+    assert vm.sh(f"{around} python3 -", stdin=script.encode()) == f"{state}\n"
 
 
 @pytest.fixture
@@ -246,14 +264,14 @@ def test_daemon_that_writes_no_log(vm: Rig, own_daemon: Callable[..., None]) -> 
 def test_log_that_is_rotated_away_unread(vm: Rig, own_daemon: Callable[..., None]) -> None:
     """What is missing is not taken for all."""
     own_daemon("auditd", max_log_file="1", num_logs="2", max_log_file_action="ROTATE", flush="NONE")
-    hold = "pkill {} -f '[/]stage/hold.sh /data/system/staging/'"
+    hold = "pkill {} -x audit-hold"
     vm.sh(
         f"""
         exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
         while kill -0 "$!" && ! grep -q begun /run/said; do sleep 0.1; done
-        {hold.format("-STOP")}; touch /dev/first
+        {hold.format("-STOP")}; {GO.replace("/run/go", "/run/first")}
         while kill -0 "$!" && ! grep -q written /run/said; do sleep 0.1; done
-        {hold.format("-CONT")}; sleep 3; touch /dev/go; wait "$!"; rm /dev/first /dev/go
+        {hold.format("-CONT")}; sleep 3; {GO}; wait "$!"
         """,
         stdin=vm.migration(
             "20250105-004_rotated",

@@ -70,28 +70,28 @@ class Reader:
         """Reads these; those of the session."""
         kept: list[str] = []
         keep = kept.append
-        ours, waiting = self._ours, self._open
+        known, waiting = self._ours, self._open
         for line in lines:
             if line.startswith("node="):
                 line = line.partition(" ")[2]  # noqa: PLW2901 - as it is without the name of its host
             kind = line[5:9]
             start = line.find(":")
             serial = line[start + 1 : line.find(")", start)]
-            if kind == "SYSC":
-                try:
-                    if self._call(serial, line):
-                        keep(line)
-                except (IndexError, ValueError):
-                    # Cut off where the disk was full.
-                    continue
-            elif kind == "LOGI":
-                if self._login(line):
-                    keep(line)
-            elif serial in ours:
+            try:
+                if kind == "SYSC":
+                    ours = self._call(serial, line)
+                elif kind == "LOGI":
+                    ours = self._login(line)
+                else:
+                    ours = serial in known
+                    # An event is complete when all its PATHs have come.
+                    if ours and serial in waiting:
+                        self._more(serial, kind, line)
+            except (IndexError, ValueError):
+                # Cut off where the disk was full.
+                continue
+            if ours:
                 keep(line)
-                # An event is complete when all its PATHs have come.
-                if serial in waiting:
-                    self._more(serial, kind, line)
         return kept
 
     def _login(self, line: str) -> bool:
