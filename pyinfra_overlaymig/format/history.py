@@ -142,8 +142,9 @@ def _read(one: Mapping[str, Any], parent: Past) -> Iterator[Past]:
     add = one.get("add", ())
     if one["to"] - one["n"] + 1 != len(add):
         raise FormatError(f"generations {one['n']} to {one['to']} add {len(add)} layers")
-    for place in range(len(add)):
-        yield Past(one["n"] + place, stack({"add": add[: place + 1]}, parent.stack), None, base)
+    whole = stack({"add": add}, parent.stack)
+    for n in range(one["n"], one["to"] + 1):
+        yield Past(n, whole[: len(whole) + n - one["to"]], None, base)
 
 
 def tell_migrations(migrations: list[Document]) -> list[Document] | Document:
