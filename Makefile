@@ -3,10 +3,7 @@
 PYTHON ?= python3
 LAB_PACKAGES := auditd python3-venv mmdebstrap nftables iproute2 openssh-client util-linux mount procps
 TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz
-SH_PROGRAMS := $(wildcard pyinfra_overlaymig/runner/stage/*.sh)
-SH_PARTS := $(wildcard pyinfra_overlaymig/runner/lib/*.sh)
-SH_VERBS := $(wildcard pyinfra_overlaymig/runner/verbs/*.sh)
-SH_ALONE := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh pyinfra_overlaymig/facts/*.sh) \
+SH := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh pyinfra_overlaymig/facts/*.sh) \
 	$(wildcard deploys/migrations/*/*.sh)
 BIN := .venv/bin
 
@@ -54,11 +51,8 @@ lint: .venv/.test ## ruff, mypy, shellcheck and dash
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@# The runner is one program in many files: names of one are used in others, verbs are called by name (SC2317).
-	@cat $(SH_PARTS) $(SH_VERBS) | shellcheck -s dash -e SC2317 -
-	@for file in $(SH_PROGRAMS); do cat $(SH_PARTS) $(SH_VERBS) "$$file" | shellcheck -s dash -e SC2317 - || exit; done
-	@shellcheck -s sh $(SH_ALONE)
-	@for file in $(SH_PARTS) $(SH_VERBS) $(SH_PROGRAMS) $(SH_ALONE); do dash -n "$$file" || exit; done
+	@shellcheck -s sh $(SH)
+	@for file in $(SH); do dash -n "$$file" || exit; done
 
 crash: .venv/.test ## strike before each system call of the runner: kill, power, EIO, ENOSPC (hours; CRASH_STEP=20 takes each 20th; needs root)
 	OVERLAYMIG_CRASH=full timeout -s INT 21600 $(BIN)/python -m pytest -s tests/test_runner_crash.py tests/test_crash_space.py

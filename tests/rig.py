@@ -10,7 +10,7 @@ import yaml
 
 from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.format.status import Status, parse
-from pyinfra_overlaymig.migration.bundle import pack, runner_archive
+from pyinfra_overlaymig.migration.bundle import LAUNCHER, pack, runner_archive
 from pyinfra_overlaymig.migration.folder import load
 
 RUNNER = "/data/system/runner/system-migrate"
@@ -78,7 +78,7 @@ class Rig:
 
     def prepare(self) -> None:
         """Install this checkout's runner."""
-        script = 'd=$(mktemp -d) && tar -xz -C "$d" && sh "$d/system-migrate" init; rc=$?; rm -rf "$d"; exit $rc'
+        script = f'd=$(mktemp -d) && tar -xz -C "$d" && sh "$d/{LAUNCHER}" init; rc=$?; rm -rf "$d"; exit $rc'
         done = self.run("/bin/sh", "-c", script, stdin=runner_archive()[0])
         assert done.code == 0, done.text
 

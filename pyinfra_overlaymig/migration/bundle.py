@@ -12,10 +12,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
 from pyinfra_overlaymig.migration.model import Migration
 from pyinfra_overlaymig.migration.services import Rendered, render
+
+
+PACKAGE = "pyinfra_overlaymig"
+RUNNER = "runner"
+LAUNCHER = f"{PACKAGE}/{RUNNER}/system-migrate"
+"""Where the runner's archive has the program."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +81,27 @@ def _services(migration: Migration) -> Iterator[_Entry]:
 
 
 def _runner_files() -> Iterator[_Entry]:
-    top = resources.files("pyinfra_overlaymig") / "runner"
-    program = top / "system-migrate"
-    if not program.is_file():
+    """The package as it lies here, but for what only the operator's side needs."""
+    top = resources.files(PACKAGE)
+    if not (top / RUNNER / "system-migrate").is_file():
         raise OverlaymigError(
             "the runner is not in this installation of overlaymig",
             hint="install the package again, or run from a whole checkout",
         )
-    found = [
-        _Entry(f"{folder.name}/{file.name}", file.read_bytes())
-        for folder in top.iterdir()
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.name.endswith(".sh")
-    ]
-    found.append(_Entry("system-migrate", program.read_bytes(), 0o755))
-    yield from sorted(found, key=lambda file: file.path)
+    found = [_Entry(f"{PACKAGE}/__init__.py", (top / "__init__.py").read_bytes())]
+    for room in ("format", RUNNER):
+        found += _of_room(top / room, f"{PACKAGE}/{room}")
+    yield from sorted(found, key=_by_path)
+
+
+def _of_room(room: Traversable, path: str) -> Iterator[_Entry]:
+    for one in room.iterdir():
+        if one.is_dir():
+            yield from _of_room(one, f"{path}/{one.name}")
+        elif one.name.endswith(".py"):
+            yield _Entry(f"{path}/{one.name}", one.read_bytes())
+        elif one.name == "system-migrate":
+            yield _Entry(f"{path}/{one.name}", one.read_bytes(), 0o755)
 
 
 def _sha256(content: bytes) -> str:

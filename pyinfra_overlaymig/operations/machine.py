@@ -8,9 +8,10 @@ from importlib import resources
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from pyinfra_overlaymig.format.needs import PROGRAMS
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.status import Status
-from pyinfra_overlaymig.migration.bundle import runner_archive, wire
+from pyinfra_overlaymig.migration.bundle import LAUNCHER, runner_archive, wire
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
 from pyinfra_overlaymig.operations._run import memory
 
@@ -62,10 +63,11 @@ def _changes(status: Status) -> Iterator[str]:
 def _prepare(packages: bool) -> StringCommand:
     """One command: unpack, install packages, install the runner, have it look at the machine."""
     script = (resources.files(__package__) / "packages.sh").read_text("utf-8")
-    install = ("&& sh -c", QuoteString(script), 'packages "$d" </dev/null') if packages else ()
+    needs = " ".join(f"{need.program}:{need.package}" for need in PROGRAMS)
+    install = ("&& sh -c", QuoteString(script), f"packages {needs} </dev/null") if packages else ()
     return LiveCommand(
         'd=$(mktemp -d) && base64 -d | tar -xz -C "$d"',
         *install,
-        f'&& sh "$d/system-migrate" init && {PROGRAM} check; rc=$?; rm -rf "$d"; exit $rc',
+        f'&& sh "$d/{LAUNCHER}" init && {PROGRAM} check; rc=$?; rm -rf "$d"; exit $rc',
         _stdin=wire(runner_archive()[0]),
     )
