@@ -67,7 +67,7 @@ def naive(top: Path) -> Fields:
         is_file = stat.S_ISREG(at.st_mode)
         kind = {"-": "f"}.get(stat.filemode(at.st_mode)[0], stat.filemode(at.st_mode)[0])
         digest = hashlib.sha256(Path(place).read_bytes()).hexdigest() if is_file else "-"
-        note = f"-> {escape_path(os.readlink(place))}" if kind == "l" else ""
+        note = f"-> {escape_path(str(Path(place).readlink()))}" if kind == "l" else ""
         found[escape_path(path)] = (
             kind, f"{at.st_mode & 0o7777:o}", str(at.st_uid), str(at.st_gid), str(at.st_size if is_file else 0), digest,
             attributes(place)[0] or "-", note,

@@ -18,7 +18,6 @@ from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
 from pyinfra_overlaymig.migration.model import Migration
 from pyinfra_overlaymig.migration.services import Rendered, render
 
-
 PACKAGE = "pyinfra_overlaymig"
 RUNNER = "runner"
 LAUNCHER = f"{PACKAGE}/{RUNNER}/system-migrate"

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pyinfra_overlaymig.format.changes import Change
     from pyinfra_overlaymig.format.limits import Limits
     from pyinfra_overlaymig.format.plan import Plan
 
@@ -33,7 +34,7 @@ _LAST = 999
 _LONGEST = 40
 
 
-def adopt(label: str, found: drift.Conflicts) -> None:
+def adopt(label: str, found: tuple[Change, ...]) -> None:
     """Seals the drift that ``found`` names."""
     id = local_id(f"adopt_{label}")
     directory = f"{STAGING}/{id}"
@@ -41,15 +42,15 @@ def adopt(label: str, found: drift.Conflicts) -> None:
     files.drop(directory)
     files.make_dirs(directory, mode=0o700)
     plan, _ = write_local(directory, id, _SCRIPT)
-    files.write_plain(f"{directory}/changes.list", changes_format.text(found.changes))
+    files.write_plain(f"{directory}/changes.list", changes_format.text(found))
     one = stage.of(id, plan)
     stage.prepare(one)
     # No script runs: state is left alone.
     for name in ("paths", "paths.old"):
         files.mark(f"{directory}/state/{name}")
-    _copy(upper, one.upper, [unescape_path(change.path) for change in found.changes])
+    _copy(upper, one.upper, [unescape_path(change.path) for change in found])
     drift.prepare_drop(directory, found)
-    say(f"adopting {len(found.changes)} changes by hand as {id}")
+    say(f"adopting {len(found)} changes by hand as {id}")
     seal.commit(one)
     finish.finish(id)
     _catch_up(upper, f"{LAYERS}/{id}")

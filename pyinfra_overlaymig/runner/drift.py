@@ -10,7 +10,6 @@ does to it.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from pyinfra_overlaymig.format import changes as changes_format
 from pyinfra_overlaymig.format.octal import unescape_path
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.runner.compare import Comparison
 
 _CHANGE = f"{UPPER}/change"
-
-
-class Conflicts(NamedTuple):
-    """Drift that is in a migration's way; nothing of it where there are no ``changes``."""
-
-    changes: tuple[Change, ...]
 
 
 def generation(n: int) -> int:
@@ -70,25 +63,21 @@ def _compare(n: int, paths: Iterable[str] | None, made: str) -> None:
     linux.umount(f"{made}/below", linux.MNT_DETACH)
 
 
-def conflicts(stage: str) -> Conflicts:
+def conflicts(stage: str) -> tuple[Change, ...]:
     """The drift that the changes of the migration in ``stage`` would meet."""
     live = catch_up.live()
     coming = changes_format.parse_all(files.read(f"{stage}/changes.list"))
     paths = overlap.meeting(f"{UPPER}/{live}/upper", coming)
     if not paths:
-        return Conflicts(())
+        return ()
     found = compared(live, paths)
     directories = {change.path for change in coming if change.kind == "d"}
     # What differs in its time alone loses nothing; a directory that both have made: they meet in its metadata only.
     apart = set(found.times)
-    return Conflicts(
-        tuple(
-            change._replace(op="M")
-            if change.op == "A" and change.kind == "d" and change.path in directories
-            else change
-            for change in found.changes
-            if change.path not in apart
-        )
+    return tuple(
+        change._replace(op="M") if change.op == "A" and change.kind == "d" and change.path in directories else change
+        for change in found.changes
+        if change.path not in apart
     )
 
 
@@ -153,14 +142,14 @@ def drop_at_next_switch(changes: Iterable[Change]) -> None:
     os.rename(new, _CHANGE)
 
 
-def prepare_drop(journal: str, found: Conflicts) -> None:
+def prepare_drop(journal: str, changes: Iterable[Change]) -> None:
     """Prepares a migration to give drift up; what it was stays in its journal, for its undo."""
     files.drop(f"{journal}/drift")
     files.make_dirs(f"{journal}/drift/bring", mode=0o700)
     top = f"{UPPER}/{catch_up.live()}/upper"
-    for one in found.changes:
+    for one in changes:
         _link_with_parents(top, f"{journal}/drift/bring", unescape_path(one.path))
-    files.write_plain(f"{journal}/drift/drop", changes_format.text(found.changes))
+    files.write_plain(f"{journal}/drift/drop", changes_format.text(changes))
 
 
 def _link_with_parents(top: str, target: str, path: str) -> None:

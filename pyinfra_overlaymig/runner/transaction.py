@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pyinfra_overlaymig.format.changes import Change
     from pyinfra_overlaymig.format.limits import Limits
     from pyinfra_overlaymig.format.plan import Plan
 
@@ -153,7 +154,7 @@ def _run(one: Transaction) -> None:
         raise Leave(3)
 
 
-def _resolve(one: Transaction, conflicts: drift.Conflicts, how: str) -> None:
+def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:
     """Drift is in the way: what the migration wants to be done about it."""
     _name_drift(one.id, conflicts)
     if how == "discard":
@@ -168,7 +169,7 @@ def _resolve(one: Transaction, conflicts: drift.Conflicts, how: str) -> None:
         raise Leave(3)
 
 
-def _adopt(one: Transaction, conflicts: drift.Conflicts) -> None:
+def _adopt(one: Transaction, conflicts: tuple[Change, ...]) -> None:
     """It becomes a layer of its own, and the script runs once more, over that."""
     # An interrupt comes to the stage, before and after it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -189,8 +190,8 @@ def _adopt(one: Transaction, conflicts: drift.Conflicts) -> None:
         _resolve(one, left, "refuse")
 
 
-def _name_drift(id: str, conflicts: drift.Conflicts) -> None:
-    changes = conflicts.changes
+def _name_drift(id: str, conflicts: tuple[Change, ...]) -> None:
+    changes = conflicts
     warn(f"{id} would change what was changed outside of migrations (drift):")
     for change in changes[:_SHOWN]:
         write(2, f"    {change.op} {change.kind} /{change.path}\n")
