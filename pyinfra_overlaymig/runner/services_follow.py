@@ -7,7 +7,7 @@ A journal is a directory: `paused` has the services that were stopped, for them 
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import files, in_use, readiness, s6, services, supervision
+from pyinfra_overlaymig.runner import bindings, files, in_use, readiness, s6, services, supervision
 from pyinfra_overlaymig.runner.say import Leave, say, warn
 
 TYPE_CHECKING = False
@@ -41,7 +41,9 @@ class _Follow:
         self.left: list[str] = []
 
     def run(self, more: Collection[str]) -> bool:
-        stop = services.needing(sorted({*touched(self.layers), *more}))
+        broken, others_hold = bindings.services_of(bindings.stale())
+        bindings.tell(others_hold)
+        stop = services.needing(sorted({*touched(self.layers), *broken, *more}))
         steps: list[tuple[str, Callable[[str], bool]]] = [(name, self._pause) for name in stop]
         steps += [(name, self._remove) for name in gone()]
         steps += [(name, self._bring) for name in services.order()]
