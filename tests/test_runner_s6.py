@@ -222,6 +222,33 @@ def test_drop_ends_what_is_left_behind(machine: Machine, stray: str, capfd: pyte
 
 
 @s6_is_here
+@pytest.mark.parametrize("step", ["drop", "pause"])
+def test_hung_check_ends_with_its_service(machine: Machine, step: str) -> None:
+    """It is neither waited for nor left: it may hold the log, or state."""
+    poll = "s6-notifyoncheck -d -3 3 -n 0 -s 100 -w 500 -t 100000"
+    machine.install("a", f"exec {poll} sleep 11017", notification_fd="3\n", data__check="#!/bin/sh\nsleep 11018\n")
+    assert within(5, lambda: running("sleep 11018"))
+    began = time.monotonic()
+    assert supervision.drop("a") if step == "drop" else supervision.pause(str(machine.journal), ["a"])
+    assert time.monotonic() - began < 2
+    assert not running("sleep 11018")
+
+
+@s6_is_here
+def test_services_that_nothing_touches_cost_no_process(machine: Machine) -> None:
+    """To look after ten of them takes no child, and a moment."""
+    for number in range(10):
+        machine.define(f"s{number}", "echo >&3; exec sleep 11019", notification_fd="3\n")
+    assert services_follow.follow(str(machine.journal), [])
+    forks = Path("/proc/self/task") / str(os.getpid()) / "children"
+    before = forks.read_text()
+    began = time.monotonic()
+    assert services_follow.follow(str(machine.journal), [])
+    assert time.monotonic() - began < 0.1
+    assert forks.read_text() == before
+
+
+@s6_is_here
 def test_drop_goes_on_where_it_was_killed(machine: Machine) -> None:
     """Without its link, and s6-svscan not told: the next call does what is missing."""
     place = machine.install("a", "exec sleep 11004")
