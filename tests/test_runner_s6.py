@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.runner import (
+    bindings,
     in_use,
+    linux,
+    mountinfo,
     needs,
     processes,
     readiness,
@@ -94,13 +97,17 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
         "LOGS": tmp_path / "state/var/log",
         "INITIALIZED": tmp_path / "state/services",
         "SYSTEM": tmp_path / "system",
+        "BASE_SERVICES": tmp_path / "system/base-services",
+        "RUN": tmp_path / "run",
         "LAYERS": tmp_path / "layers",
         "MIGRATIONS": tmp_path / "migrations",
         "STAGING": tmp_path / "staging",
     }.items():
         monkeypatch.setattr(paths, name, str(value))
     monkeypatch.setattr(store, "stack", lambda _n=None: ())
-    (tmp_path / "system").mkdir()
+    monkeypatch.setattr(bindings, "stale", list)
+    for name in ("system", "run"):
+        (tmp_path / name).mkdir()
     made = Machine(tmp_path)
     try:
         yield made
@@ -215,6 +222,33 @@ def test_drop_ends_what_is_left_behind(machine: Machine, stray: str, capfd: pyte
 
 
 @s6_is_here
+@pytest.mark.parametrize("step", ["drop", "pause"])
+def test_hung_check_ends_with_its_service(machine: Machine, step: str) -> None:
+    """It is neither waited for nor left: it may hold the log, or state."""
+    poll = "s6-notifyoncheck -d -3 3 -n 0 -s 100 -w 500 -t 100000"
+    machine.install("a", f"exec {poll} sleep 11017", notification_fd="3\n", data__check="#!/bin/sh\nsleep 11018\n")
+    assert within(5, lambda: running("sleep 11018"))
+    began = time.monotonic()
+    assert supervision.drop("a") if step == "drop" else supervision.pause(str(machine.journal), ["a"])
+    assert time.monotonic() - began < 2
+    assert not running("sleep 11018")
+
+
+@s6_is_here
+def test_services_that_nothing_touches_cost_no_process(machine: Machine) -> None:
+    """To look after ten of them takes no child, and a moment."""
+    for number in range(10):
+        machine.define(f"s{number}", "echo >&3; exec sleep 11019", notification_fd="3\n")
+    assert services_follow.follow(str(machine.journal), [])
+    forks = Path("/proc/self/task") / str(os.getpid()) / "children"
+    before = forks.read_text()
+    began = time.monotonic()
+    assert services_follow.follow(str(machine.journal), [])
+    assert time.monotonic() - began < 0.1
+    assert forks.read_text() == before
+
+
+@s6_is_here
 def test_drop_goes_on_where_it_was_killed(machine: Machine) -> None:
     """Without its link, and s6-svscan not told: the next call does what is missing."""
     place = machine.install("a", "exec sleep 11004")
@@ -249,9 +283,7 @@ def test_deaf_service_is_named_and_on_the_way_back_killed(
 
 @s6_is_here
 def test_pause_and_resume(machine: Machine) -> None:
-    """What is meant to be up is stopped, noted, started again, and nothing else; where its supervisor was killed,
-    too.
-    """
+    """What is meant to be up is stopped, noted, started again, and nothing else; also where a supervisor was killed."""
     up, down = machine.install("up", "exec sleep 11005"), machine.install("down", "exec sleep 11006")
     s6.control(down, "d")
     assert within(5, lambda: status(down).stopped)
@@ -320,6 +352,27 @@ def test_follow_brings_removes_and_leaves(machine: Machine, capfd: pytest.Captur
 
 
 @s6_is_here
+def test_late_after_a_boot(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base's service counts once it was ready here, one that never was, or is down by its wish, does not."""
+    monkeypatch.setattr(services, "ROOT", paths.LIVE)
+    monkeypatch.setattr(readiness, "limit", lambda _name: 0.5)
+    for name in ("good", "never", "wish"):
+        machine.define(name, "echo >&3; exec sleep 11016", notification_fd="3\n")
+    (machine.defined / "wish/down").touch()
+    (machine.defined / "never/run").write_text("#!/bin/sh\nexec sleep 11016\n")
+    assert supervision.boot(paths.LIVE)
+    s6.scan(paths.SCANDIR, "a")
+    assert readiness.late() == []
+    monkeypatch.setattr(store, "stack", lambda _n=None: ("20250101-001_x",))
+    assert within(5, lambda: (found := s6.read(services.linked("good"))) and found.ready)
+    readiness.remember()
+    assert (machine.top / "system/base-services").read_text() == "good\n"
+    s6.control(services.linked("good"), "d")
+    assert within(5, lambda: status(services.linked("good")).stopped)
+    assert readiness.late() == ["good"]
+
+
+@s6_is_here
 def test_on_the_way_back_all_that_was_up_is_started(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -367,6 +420,70 @@ def test_what_a_service_uses(machine: Machine, monkeypatch: pytest.MonkeyPatch, 
     listed = f"{operation} {kind} 644 0 0 0 - - {path[1:]}\n"
     (machine.top / "migrations/20250101-001_x/changes.list").write_text(listed)
     assert in_use.uses(["a"], ["20250101-001_x"]) == ({"a"} if touched else set())
+
+
+HOLDER = """
+import fcntl, os, socket, sys, time, ctypes
+os.chdir(sys.argv[1])
+os.mkdir("in"); os.chdir("in")
+one = socket.socket(socket.AF_UNIX); one.bind("../s.sock"); one.listen()
+two = open("../lock", "w"); fcntl.flock(two, fcntl.LOCK_EX)
+os.mkfifo("../fifo"); three = os.open("../fifo", os.O_RDWR)
+four = ctypes.CDLL(None).inotify_init(); ctypes.CDLL(None).inotify_add_watch(four, b"..", 0x100)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_is_bound_to_a_root_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Socket, lock, FIFO, watch and directory are seen, as soon as what they are on is mounted nowhere; then named."""
+    monkeypatch.setattr(paths, "LIVE", "")
+    monkeypatch.setattr(paths, "RUN", str(tmp_path / "run"))
+    monkeypatch.setattr(paths, "SERVICEDIRS", str(tmp_path / "none"))
+    real = mountinfo.read
+    monkeypatch.setattr(mountinfo, "read", lambda _pid="self": real())
+    monkeypatch.setattr(bindings, "_namespace", lambda _pid: "")
+    (tmp_path / "run").mkdir()
+    old = tmp_path / "old"
+    old.mkdir()
+    linux.mount("tmpfs", str(old), "tmpfs")
+    words = [sys.executable, "-c", HOLDER, str(old)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout
+            assert holder.stdout.readline() == "ready\n"
+            assert bindings.stale([holder.pid]) == []
+            linux.umount(str(old), linux.MNT_DETACH)
+            held = bindings.stale([holder.pid])
+            assert {one.what for one in held} == {"socket", "lock", "FIFO", "watch", "directory"}
+            names, others = bindings.services_of(held)
+            assert (names, others) == (set(), held)
+            bindings.tell(others)
+            assert f"(process {holder.pid}) holds a socket of the root before, ../s.sock" in capfd.readouterr().err
+            assert {one.what for one in bindings.told()} == {one.what for one in held}
+        finally:
+            holder.kill()
+    assert bindings.told() == []
+
+
+def test_holder_of_a_package_managers_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is known, and waited for, within bounds."""
+    monkeypatch.setattr(paths, "LIVE", str(tmp_path))
+    lock = tmp_path / "var/lib/dpkg/lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert bindings.package_manager() is None
+    program = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print(flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        found = bindings.package_manager_is_done(0.1)
+        assert found
+        assert found.pid == holder.pid
+        assert bindings.package_manager_is_done(10) is None
 
 
 names = st.sampled_from("abcdefgh")

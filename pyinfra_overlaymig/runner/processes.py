@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-GONE = (FileNotFoundError, ProcessLookupError)
-"""What reading /proc answers when a process ended meanwhile."""
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What reading /proc answers when a process ended meanwhile; or is none that even root may look into."""
 
 
 class Process(NamedTuple):

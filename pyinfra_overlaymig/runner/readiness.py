@@ -180,7 +180,7 @@ def late() -> list[str]:
     """
     if not store.stack():
         return []
-    known = files.lines(_remembered())
+    known = files.lines(paths.BASE_SERVICES)
     waits = [
         Waiting(name)
         for name in services.order()
@@ -192,14 +192,10 @@ def late() -> list[str]:
 
 def remember() -> None:
     """Notes which services of the base are ready; one that was noted stays so."""
-    known = set(files.lines(_remembered()))
+    known = set(files.lines(paths.BASE_SERVICES))
     new = {name for name in services.order() if name not in known and _is_of_base(name) and _is_ready(name)}
     if new:
-        files.write_file(_remembered(), "".join(f"{name}\n" for name in sorted(known | new)))
-
-
-def _remembered() -> str:
-    return f"{paths.SYSTEM}/base-services"
+        files.write_file(paths.BASE_SERVICES, "".join(f"{name}\n" for name in sorted(known | new)))
 
 
 def _is_of_base(name: str) -> bool:

@@ -22,6 +22,9 @@ ROOT = ""
 BASE = "base"
 """What is said to define a service that no layer does."""
 
+_layers: dict[tuple[str, ...], dict[str, str]] = {}
+"""Of the stack that was asked for last, the topmost layer of each service: it is asked for all the time."""
+
 
 def supported() -> bool:
     """Whether s6-svscan runs on the scan directory."""
@@ -60,10 +63,17 @@ def of_ours(name: str) -> bool:
 
 def layer(name: str) -> str:
     """The topmost layer of the current generation that defines it, `base` when none does."""
-    for one in reversed(store.stack()):
-        if os.path.isdir(f"{paths.LAYERS}/{one}/{paths.SERVICES}/{name}"):
-            return one
-    return BASE
+    stack = store.stack()
+    if stack not in _layers:
+        _layers.clear()
+        _layers[stack] = {service: one for one in stack for service in _defines(one)}
+    return _layers[stack].get(name, BASE)
+
+
+def _defines(layer: str) -> list[str]:
+    top = f"{paths.LAYERS}/{layer}/{paths.SERVICES}"
+    # What is no directory may be a whiteout.
+    return [name for name in files.names(top) if os.path.isdir(f"{top}/{name}")]
 
 
 def current(name: str) -> bool:

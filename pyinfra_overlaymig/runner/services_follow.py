@@ -7,7 +7,7 @@ A journal is a directory: `paused` has the services that were stopped, for them 
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import files, in_use, readiness, s6, services, supervision
+from pyinfra_overlaymig.runner import bindings, files, in_use, readiness, s6, services, supervision
 from pyinfra_overlaymig.runner.say import Leave, say, warn
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ class _Follow:
         self.left: list[str] = []
 
     def run(self, more: Collection[str]) -> bool:
-        stop = services.needing(sorted({*touched(self.layers), *more}))
+        stop = services.needing(sorted({*touched(self.layers), *_broken(), *more}))
         steps: list[tuple[str, Callable[[str], bool]]] = [(name, self._pause) for name in stop]
         steps += [(name, self._remove) for name in gone()]
         steps += [(name, self._bring) for name in services.order()]
@@ -108,6 +108,18 @@ class _Follow:
         if not services.is_down_by_wish(name):
             self.waits.append(readiness.Waiting(name))
         return True
+
+
+def _broken() -> set[str]:
+    """The services that hold what was bound to a root before; other processes that do are named."""
+    try:
+        names, rest = bindings.services_of(bindings.stale())
+    except OSError as error:
+        # It says what to look after; what is in place by now does not depend on it.
+        warn(f"what is bound to the root before cannot be told: {error}")
+        return set()
+    bindings.tell(rest)
+    return names
 
 
 def others(paused: Collection[str]) -> list[str]:

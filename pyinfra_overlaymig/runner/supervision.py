@@ -116,9 +116,7 @@ def _logger_ended(marks: strays.Marks, *, heard: bool) -> bool:
             supervisor.signal(signal.SIGHUP)
         if supervisor.gone(0.2):
             return True
-        if marks.pipe:
-            strays.end(marks, strays.of_pipe(marks))
-        if supervisor.gone(5.0):
+        if strays.end(marks, strays.of_pipe(marks)) and supervisor.gone(5.0):
             return True
         s6.control(place, "d")
         if supervisor.gone(5.0):
