@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import tarfile
+import zlib
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import FormatError, limits, plan
@@ -38,9 +40,13 @@ def receive(directory: str, source: int = 0) -> Bundle:
     files.drop(directory)
     files.make_dirs(directory, mode=0o700)
     try:
-        with os.fdopen(source, "rb", closefd=False) as stream, tarfile.open(fileobj=stream, mode="r|gz") as archive:
-            digests = {member.name: _unpack(archive, member, directory) for member in archive}
-    except (tarfile.TarError, EOFError, ValueError) as error:
+        with os.fdopen(source, "rb", closefd=False) as stream, gzip.GzipFile(fileobj=stream) as packed:
+            with tarfile.open(fileobj=packed, mode="r|") as archive:
+                digests = {member.name: _unpack(archive, member, directory) for member in archive}
+            # An archive ends before its packing does, whose checksum is the last that comes.
+            while packed.read(_PIECE):
+                continue
+    except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         raise invalid(
             f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again"
         ) from error
