@@ -3,6 +3,7 @@
 
   snapshots/<id>/paths   state paths, one a line, escaped; there once the snapshot is complete
   snapshots/<id>/<k>     the k-th one's contents; nothing when it did not exist
+  snapshots/<id>/accounts.<k>   whose the numbers of its owners are: u|g NAME NUMBER; older ones have none
 
 A snapshot means something as long as its layer is in the current stack: it is taken each time the layer comes onto
 it, and goes when the layer leaves it.
@@ -14,7 +15,7 @@ import os
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import ROLLBACK, SNAPSHOTS, STAGING, STATE
-from pyinfra_overlaymig.runner import copies, files, services, store, trees
+from pyinfra_overlaymig.runner import copies, files, owners, services, store, trees
 from pyinfra_overlaymig.runner.say import refused, say
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ def take(id: str, paths: Iterable[str]) -> None:
         if files.plain_dir(STATE + path):
             say(f"taking a snapshot of {name}")
             copies.copy_tree(STATE + path, f"{made}.new/{number}")
+            files.write_plain(f"{made}.new/accounts.{number}", owners.text(owners.remembered(path)))
     files.write_lines(f"{made}.new/paths", names)
     os.rename(f"{made}.new", made)
 

@@ -8,7 +8,8 @@ The journal is a directory: staging/<id> of a migration, rollback of a rollback 
   publishing         there from the commit on: only then is there anything to take back
   state/paths        the state paths, one a line; the k-th one's:
   state/<k>/tree     the whole contents of a state path that is new to the machine; or
-            snapshot -> the snapshot that takes the place of the whole path; or
+            snapshot -> the snapshot that takes the place of the whole path, with
+            accounts whose the numbers of owners in the path were before; or
             gone     the path goes altogether, as it did not exist when the snapshot was taken; or
             upper    what changed over `lower`, the live state, as an overlay's upper directory
             dirs     directories on both sides: only their metadata is taken over
@@ -28,7 +29,7 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import REPLACED, STATE
-from pyinfra_overlaymig.runner import copies, directories, files, rooted, state_plan, topmost, trees
+from pyinfra_overlaymig.runner import copies, directories, files, owners, rooted, state_plan, topmost, trees
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.say import warn
 
@@ -98,8 +99,17 @@ def _publish_snapshot(part: Part) -> None:
     if not files.plain_dir(snapshot):
         return
     if files.there(part.live) and not files.there(part.has("old")):
+        files.write_plain(part.has("accounts"), owners.text(owners.remembered(part.path)))
         os.rename(part.live, part.has("old"))
+    if known := owners.read(accounts_of(snapshot)):
+        owners.remember(part.path, known)
     _into_place(snapshot, part)
+
+
+def accounts_of(snapshot: str) -> str:
+    """Where a snapshot has whose its owners' numbers are."""
+    directory, number = os.path.split(snapshot)
+    return f"{directory}/accounts.{number}"
 
 
 def _publish_changes(part: Part) -> None:
