@@ -103,6 +103,18 @@ def test_setuid_bits_capabilities_and_acls_stay(live: Path) -> None:
     assert Path("/etc/passwd").stat().st_uid == 0
 
 
+def test_what_refuses_to_change_is_named_and_in_nobodys_way(live: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    owners.follow(PATH, accounts(alpha=811))
+    held, free = made_by(live, "held", 811), made_by(live, "free", 811)
+    subprocess.run(["chattr", "+i", held], check=True)
+    try:
+        owners.follow(PATH, accounts(alpha=812))
+        assert (held.stat().st_uid, free.stat().st_uid) == (811, 812)
+        assert "held: Operation not permitted" in capfd.readouterr().err
+    finally:
+        subprocess.run(["chattr", "-i", held], check=True)
+
+
 def test_the_record_of_a_pre_start_script_is_read(live: Path) -> None:
     """It has only those that owned something, and what it was moving goes on."""
     file = Path(owners.record(PATH))
@@ -110,9 +122,12 @@ def test_the_record_of_a_pre_start_script_is_read(live: Path) -> None:
     file.write_text("g alpha 811\nu alpha 811\n")
     Path(f"{file}.moving").write_text("u 811 820\n")
     key = made_by(live, "key", 811 + owners.APART)
+    os.chown(key, -1, 811)
+    owners.follow(PATH, accounts(alpha=820))
     owners.follow(PATH, accounts(alpha=820))
     assert key.stat().st_uid == 820
-    assert sorted(os.listdir(file.parent)) == [file.name]
+    assert file.read_text() == "g alpha 820\nu alpha 820\n"
+    assert sorted(os.listdir(file.parent)) == [file.name, f"{file.name}.all"]
     assert file.name == "%2fsrv%2fapp"
 
 

@@ -403,9 +403,9 @@ def test_a_thousand_changed_files_are_published_in_no_time(disk: Path) -> None:
         for one in range(1000):
             (seen / f"{one}").write_text("new")
     state.plan(str(world.journal))
-    start = time.perf_counter()
+    start = time.process_time()
     state.publish(str(world.journal))
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     # 0.03 s on an idle machine.
     assert took < 0.3
     assert {(world.live / f"{one}").read_text() for one in range(1000)} == {"new"}

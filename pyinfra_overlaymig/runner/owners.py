@@ -1,18 +1,19 @@
 """Owners in state: files belong to names, disks keep numbers. Where a name has another number now, its files follow.
 
 A name that is gone may come back; where its number is another one's meanwhile, its files wait at a number of nobody's.
-The records are those of pre-start scripts too (FORMAT.md, accounts/), and so is `moving`: numbers may have been
-swapped, so all files move to free numbers first.
+Pre-start scripts of services have records of their own (FORMAT.md, accounts/), which are kept right. `moving` is theirs
+too: numbers may have been swapped, so all files move to free numbers first.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from pyinfra_overlaymig.format.paths import ACCOUNTS, LIVE, STATE
 from pyinfra_overlaymig.runner import copies, files, rooted, store
-from pyinfra_overlaymig.runner.say import say
+from pyinfra_overlaymig.runner.say import say, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _free(kind: str, *all_known: Mapping[tuple[str, str], int]) -> int:
 
 
 def record(path: str) -> str:
-    """Where the accounts of a state path are remembered."""
+    """What a pre-start script remembers of a state path: who owned something at the last start."""
     return f"{ACCOUNTS}/{path.replace('%', '%25').replace('/', '%2f')}"
 
 
@@ -83,16 +84,21 @@ def text(accounts: Mapping[tuple[str, str], int]) -> str:
 
 def remembered(path: str) -> Accounts:
     """Whose the numbers in a state path are, as far as that is known."""
-    return {**of(LIVE), **read(record(path))}
+    return {**of(LIVE), **_known(path)}
+
+
+def _known(path: str) -> Accounts:
+    return read(f"{record(path)}.all") or read(record(path))
 
 
 def remember(path: str, accounts: Mapping[tuple[str, str], int]) -> None:
     """From now on the numbers in a state path are these accounts'."""
-    said = text(accounts)
-    # A full disk is in nobody's way where nothing has changed.
-    if files.read(record(path)) != said:
-        files.make_dirs(ACCOUNTS, mode=0o700)
-        files.write_file(record(path), said)
+    theirs = {key: accounts.get(key, number) for key, number in read(record(path)).items()}
+    for file, known in ((f"{record(path)}.all", accounts), (record(path), theirs)):
+        # A full disk is in nobody's way where nothing has changed.
+        if files.read(file) != text(known):
+            files.make_dirs(ACCOUNTS, mode=0o700)
+            files.write_file(file, text(known))
 
 
 def follow_all(root: str = LIVE) -> None:
@@ -108,7 +114,7 @@ def follow(path: str, now: Mapping[tuple[str, str], int]) -> None:
     file = record(path)
     moving = f"{file}.moving"
     # A record that is new has nobody's files to move.
-    moves, keep = plan(read(file), now)
+    moves, keep = plan(_known(path), now)
     if not files.there(moving) and moves:
         for (kind, old), new in sorted(moves.items()):
             say(f"{path}: what was {kind} {old} becomes {new}")
@@ -122,38 +128,51 @@ def follow(path: str, now: Mapping[tuple[str, str], int]) -> None:
 
 
 def _change(top: str, moves: Moves) -> None:
-    """Gives all that belongs to one number to another; of ``top`` and what it holds on its file system."""
+    """Gives all that belongs to one number to another; of ``top`` and what it holds on its file system.
+
+    What refuses it (immutable, read-only) is named, and in nobody's way.
+    """
     device = os.lstat(top).st_dev
+    refused: list[OSError] = []
     parent = os.open(os.path.dirname(top), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _change_entry(os.path.basename(top), parent, moves)
+        _change_entry(os.path.basename(top), parent, moves, refused)
     finally:
         os.close(parent)
     for _, directories, names, here in os.fwalk(top, follow_symlinks=False):
         for name in (*directories, *names):
-            found = _change_entry(name, here, moves)
+            found = _change_entry(name, here, moves, refused)
             if name in directories and (found is None or found.st_dev != device):
                 directories.remove(name)
+    if refused:
+        warn(f"{len(refused)} entries of {top} keep their owner: {refused[0].filename}: {refused[0].strerror}")
 
 
-def _change_entry(name: str, here: int, moves: Moves) -> os.stat_result | None:
-    """Mode, capabilities and ACLs stay: a change of owner takes set-user-id bits and capabilities away."""
+def _change_entry(name: str, here: int, moves: Moves, refused: list[OSError]) -> os.stat_result | None:
     try:
         found = os.stat(name, dir_fd=here, follow_symlinks=False)
-        uid = moves.get(("u", found.st_uid), found.st_uid)
-        gid = moves.get(("g", found.st_gid), found.st_gid)
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-            if (uid, gid) != (found.st_uid, found.st_gid):
-                os.chown(name, uid, gid, dir_fd=here, follow_symlinks=False)
-            return found
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+        _change_owner(name, here, found, moves)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EROFS, errno.EACCES):
+            raise
+        refused.append(type(error)(error.errno, error.strerror, name))
+    return found
+
+
+def _change_owner(name: str, here: int, found: os.stat_result, moves: Moves) -> None:
+    """Mode, capabilities and ACLs stay: a change of owner takes set-user-id bits and capabilities away."""
+    owner = moves.get(("u", found.st_uid), found.st_uid), moves.get(("g", found.st_gid), found.st_gid)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        if owner != (found.st_uid, found.st_gid):
+            os.chown(name, *owner, dir_fd=here, follow_symlinks=False)
+        return
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
     try:
-        _change_file(file, found, (uid, gid), moves)
+        _change_file(file, found, owner, moves)
     finally:
         os.close(file)
-    return found
 
 
 def _change_file(file: int, found: os.stat_result, owner: tuple[int, int], moves: Moves) -> None:
