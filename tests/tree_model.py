@@ -25,6 +25,7 @@ def picture(top: str | Path, *, times: bool = True, overlay: bool = False) -> Pi
     found: Picture = {".": look(top, times=times, overlay=overlay)}
     first: dict[int, str] = {}
     for directory, directories, files in os.walk(top):
+        directories.sort()
         for name in sorted(directories + files):
             path = f"{directory}/{name}"
             relative = os.path.relpath(path, top)

@@ -15,6 +15,7 @@ from pyinfra_overlaymig.runner import (
     recovery,
     rollback,
     seal,
+    snapshots,
     store,
     transaction,
     worker,
@@ -79,7 +80,8 @@ def _forward(id: str, seconds: int | None) -> int:
             "system-migrate rollback to a generation that has it, or put the change into a new migration",
         )
     say(f"{id} was applied before: its layer is used again")
+    stack = (*store.stack(), id)
+    snapshots.check_room(stack)
     rollback.begin()
     confirm.ask(ROLLBACK, seconds)
-    stack = (*store.stack(), id)
     return worker.run(f"{ROLLBACK}/log", lambda: rollback.run(stack))

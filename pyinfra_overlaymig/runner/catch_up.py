@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
+from binascii import crc32
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format.paths import RUN, UPPER
 from pyinfra_overlaymig.runner import copies, files, store, trees
-from pyinfra_overlaymig.runner.say import warn
+from pyinfra_overlaymig.runner.directories import below
 
 _REMEMBERED = f"{RUN}/drift"
 _LIVE = f"{UPPER}/live"
-_STRAY = ".system-migrate."
 WHITEOUT = "w"
 ANY_DIRECTORY = "-"
 """A directory in a listing of an older runner."""
 
 Listing = dict[str, str]
-"""What an upper holds: of a path an inode, `w` for a whiteout, `d:MODE:UID:GID[:o]` for a directory, `o` if opaque."""
+"""What an upper holds: of a path an inode, `w` for a whiteout, `d:MODE:UID:GID:ATTRIBUTES[:o]`: directory, opaque."""
 
 
 class Repeat(NamedTuple):
@@ -91,8 +91,11 @@ def value_of(path: str) -> str:
     if found is None:
         return ""
     if stat.S_ISDIR(found.st_mode):
-        opaque = ":o" if trees.is_opaque(path) else ""
-        return f"d:{found.st_mode & 0o7777:o}:{found.st_uid}:{found.st_gid}{opaque}"
+        held = copies.attributes(path)
+        opaque = ":o" if held.get(trees.OPAQUE) == b"y" else ""
+        kept = sorted((name, value) for name, value in held.items() if not name.startswith(copies.OVERLAY))
+        more = f":{crc32(repr(kept).encode()):x}" if kept else ":-"
+        return f"d:{found.st_mode & 0o7777:o}:{found.st_uid}:{found.st_gid}{more}{opaque}"
     return WHITEOUT if trees.is_whiteout(found) else str(found.st_ino)
 
 
@@ -159,92 +162,9 @@ def repeat(before: int, to: int, seen: Listing, root: str) -> None:
     what = plan(seen, now)
     if not any(what):
         return
-    _Repetition(f"{UPPER}/{before}/upper", f"{UPPER}/{to}/upper", root, seen, now).do(what)
+    from pyinfra_overlaymig.runner.repetition import Repetition
+
+    with below(f"{UPPER}/{to}/upper") as upper, below(root) as held:
+        Repetition(f"{UPPER}/{before}/upper", upper, held, seen, now).do(what)
     # From here on only what comes after this is to be repeated: what is deleted in the new root must not come back.
     remember(now)
-
-
-class _Repetition:
-    """Names come and go through the mount, as an upper in use is not to be touched.
-
-    But for new links of files: they get a name that nobody ever looked up, and their own by a rename through the mount.
-    """
-
-    def __init__(self, source: str, upper: str, root: str, seen: Listing, now: Listing) -> None:
-        self.source = source
-        self.upper = upper
-        self.root = root
-        self.seen = seen
-        self.now = now
-        self.links = 0
-
-    def do(self, what: Repeat) -> None:
-        for path in what.gone:
-            self._remove(path)
-        for path in what.cleared:
-            trees.remove_tree(f"{self.root}/{path}")
-        for path in what.made:
-            try:
-                self._make(path)
-            except FileNotFoundError:
-                # Programs that do not stand still go on making and removing.
-                if trees.lstat(f"{self.source}/{path}") is not None:
-                    warn(f"drift of the moment of the switch is not carried over: /{path}")
-        for directory in sorted({os.path.dirname(path) for path in what.made}):
-            self._tidy(directory)
-
-    def _remove(self, path: str) -> None:
-        place = f"{self.root}/{path}"
-        if is_directory(self.seen[path]):
-            trees.remove_empty(place)
-        elif value_of(f"{self.upper}/{path}") == self.seen[path]:
-            try:
-                os.unlink(place)
-            except FileNotFoundError:
-                return
-
-    def _make(self, path: str) -> None:
-        value, place = self.now[path], f"{self.root}/{path}"
-        have = value_of(f"{self.upper}/{path}")
-        if is_directory(value):
-            self._make_directory(path, place, have)
-        elif have == value or self._is_newer(have, self.seen.get(path, "")):
-            return
-        elif value == WHITEOUT:
-            trees.remove_tree(place)
-        else:
-            self._link(path, place)
-
-    def _is_newer(self, have: str, was: str) -> bool:
-        """Whether ``to`` has something that neither its clone nor a removal of ours left there."""
-        if have == WHITEOUT:
-            return was not in ("", WHITEOUT) and not is_directory(was)
-        return have not in ("", was)
-
-    def _make_directory(self, path: str, place: str, have: str) -> None:
-        if have and not is_directory(have) and have != WHITEOUT:
-            return
-        if not files.plain_dir(place):
-            trees.remove_tree(place)
-            os.mkdir(place)
-        # Also where nothing differs: it brings the directory into the upper.
-        os.chmod(place, os.lstat(place).st_mode & 0o7777)
-        copies.take_metadata(f"{self.source}/{path}", place, times=True, overlay=False)
-
-    def _link(self, path: str, place: str) -> None:
-        self.links += 1
-        directory = os.path.dirname(path)
-        if not files.plain_dir(trees.below(self.upper, directory)):
-            above = trees.below(self.root, directory)
-            os.chmod(above, os.lstat(above).st_mode & 0o7777)
-        name = f"{_STRAY}{os.getpid()}.{self.links}"
-        trees.link_entry(f"{self.source}/{path}", f"{trees.below(self.upper, directory)}/{name}")
-        if files.plain_dir(place):
-            trees.remove_tree(place)
-        os.rename(f"{trees.below(self.root, directory)}/{name}", place)
-
-    def _tidy(self, directory: str) -> None:
-        """A kill may have left a link without its own name."""
-        for name in files.names(trees.below(self.upper, directory)):
-            if name.startswith(_STRAY):
-                os.unlink(f"{trees.below(self.root, directory)}/{name}")

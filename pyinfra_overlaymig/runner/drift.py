@@ -72,8 +72,9 @@ def conflicts(stage: str) -> tuple[Change, ...]:
         return ()
     found = compared(live, paths)
     directories = {change.path for change in coming if change.kind == "d"}
-    # What differs in its time alone loses nothing; a directory that both have made: they meet in its metadata only.
-    apart = set(found.times)
+    # What differs in its time alone loses nothing, nor do locks; a directory that both have made: they meet in its
+    # metadata only.
+    apart = {*found.times, *overlap.BOOKKEEPING}
     return tuple(
         change._replace(op="M") if change.op == "A" and change.kind == "d" and change.path in directories else change
         for change in found.changes

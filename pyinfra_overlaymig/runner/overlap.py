@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
     from pyinfra_overlaymig.format.changes import Change
 
+BOOKKEEPING = (
+    *("var/lib/dpkg/status-old", "var/lib/dpkg/available-old", "var/lib/dpkg/diversions-old"),
+    *("var/lib/dpkg/statoverride-old", "var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/triggers/Lock"),
+    *("var/cache/debconf/config.dat-old", "var/cache/debconf/templates.dat-old", "var/cache/debconf/passwords.dat-old"),
+)
+"""What dpkg and debconf have for themselves: locks, and what databases were before. It says nothing of packages."""
+
 
 class Drifted(NamedTuple):
     """An entry of an upper: its escaped path; of a directory that hides nothing, its metadata, else nothing."""

@@ -3,6 +3,7 @@
 
   snapshots/<id>/paths   state paths, one a line, escaped; there once the snapshot is complete
   snapshots/<id>/<k>     the k-th one's contents; nothing when it did not exist
+  snapshots/<id>/accounts.<k>   whose the numbers of its owners are: u|g NAME NUMBER; older ones have none
 
 A snapshot means something as long as its layer is in the current stack: it is taken each time the layer comes onto
 it, and goes when the layer leaves it.
@@ -13,8 +14,8 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.format.paths import ROLLBACK, SNAPSHOTS, STAGING, STATE
-from pyinfra_overlaymig.runner import copies, files, services, store, trees
+from pyinfra_overlaymig.format.paths import DATA, ROLLBACK, SNAPSHOTS, STAGING, STATE, SYSTEM
+from pyinfra_overlaymig.runner import copies, files, owners, services, store, trees
 from pyinfra_overlaymig.runner.say import refused, say
 
 TYPE_CHECKING = False
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BLOCK = 4096
+_SPARE = 16 << 20
+"""Bytes that stay free beside snapshots: records, and what services that start again write."""
 
 
 def take(id: str, paths: Iterable[str]) -> None:
@@ -29,13 +32,36 @@ def take(id: str, paths: Iterable[str]) -> None:
     made = f"{SNAPSHOTS}/{id}"
     files.drop(made, f"{made}.new")
     files.make_dirs(f"{made}.new", mode=0o700)
+    try:
+        _copy(f"{made}.new", list(paths))
+    except BaseException:
+        # Where the disk is full, services that start again need the room.
+        files.drop(f"{made}.new")
+        raise
+    os.rename(f"{made}.new", made)
+
+
+def _copy(made: str, paths: list[str]) -> None:
     names = [octal.escape_text(path) for path in paths]
     for number, (name, path) in enumerate(zip(names, paths, strict=True), start=1):
         if files.plain_dir(STATE + path):
             say(f"taking a snapshot of {name}")
-            copies.copy_tree(STATE + path, f"{made}.new/{number}")
-    files.write_lines(f"{made}.new/paths", names)
-    os.rename(f"{made}.new", made)
+            copies.copy_tree(STATE + path, f"{made}/{number}")
+            files.write_plain(f"{made}/accounts.{number}", owners.text(owners.remembered(path)))
+    files.write_lines(f"{made}/paths", names)
+
+
+def check_room(stack: tuple[str, ...]) -> None:
+    """Leaves with 3 where the snapshots of the layers that come with ``stack`` do not fit."""
+    layers = [layer for layer in stack if not store.has(layer) and store.limits(layer).snapshot]
+    need = sum(space(store.plan(layer).state) for layer in layers)
+    found = os.statvfs(SYSTEM)
+    free = found.f_bavail * found.f_frsize
+    if need and free < need + _SPARE:
+        raise refused(
+            f"the snapshots of {', '.join(layers)} need {need >> 10} KiB free in {DATA}, which has {free >> 10}",
+            "system-migrate gc gives up what is kept; or make room on that volume",
+        )
 
 
 def space(paths: Iterable[str]) -> int:

@@ -8,7 +8,8 @@ The journal is a directory: staging/<id> of a migration, rollback of a rollback 
   publishing         there from the commit on: only then is there anything to take back
   state/paths        the state paths, one a line; the k-th one's:
   state/<k>/tree     the whole contents of a state path that is new to the machine; or
-            snapshot -> the snapshot that takes the place of the whole path; or
+            snapshot -> the snapshot that takes the place of the whole path, with
+            accounts whose the numbers of owners in the path were before; or
             gone     the path goes altogether, as it did not exist when the snapshot was taken; or
             upper    what changed over `lower`, the live state, as an overlay's upper directory
             dirs     directories on both sides: only their metadata is taken over
@@ -28,7 +29,7 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import REPLACED, STATE
-from pyinfra_overlaymig.runner import copies, directories, files, rooted, state_plan, topmost, trees
+from pyinfra_overlaymig.runner import copies, directories, files, owners, rooted, state_plan, topmost, trees
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.say import warn
 
@@ -98,8 +99,17 @@ def _publish_snapshot(part: Part) -> None:
     if not files.plain_dir(snapshot):
         return
     if files.there(part.live) and not files.there(part.has("old")):
+        files.write_plain(part.has("accounts"), owners.text(owners.remembered(part.path)))
         os.rename(part.live, part.has("old"))
+    if known := owners.read(accounts_of(snapshot)):
+        owners.remember(part.path, known)
     _into_place(snapshot, part)
+
+
+def accounts_of(snapshot: str) -> str:
+    """Where a snapshot has whose its owners' numbers are."""
+    directory, number = os.path.split(snapshot)
+    return f"{directory}/accounts.{number}"
 
 
 def _publish_changes(part: Part) -> None:
@@ -108,13 +118,14 @@ def _publish_changes(part: Part) -> None:
     with directories.below(part.live) as held:
         for path in dirs:
             copies.take_metadata(trees.below(upper, path), held.open(path), overlay=False)
-        for path in names(part.has("had")):
-            directory, name = held.of(path)
-            _set_aside(directory, name, f"{old}/{path}")
-            _put(f"{upper}/{path}", directory, name)
-        for path in names(part.has("new")):
-            directory, name = held.of(path)
-            _put(f"{upper}/{path}", directory, name)
+        for name in ("had", "new"):
+            for path in names(part.has(name)):
+                staged = trees.lstat(f"{upper}/{path}")
+                if staged is not None:
+                    directory, last = held.of(path)
+                    if name == "had":
+                        _set_aside(directory, last, f"{old}/{path}")
+                    _put(f"{upper}/{path}", staged, directory, last)
         for line in files.lines(part.has("times")):
             time, _, name = line.partition(" ")
             os.utime(held.open(octal.unescape_path(name)[2:]), ns=(int(time), int(time)))
@@ -131,33 +142,44 @@ def _set_aside(directory: int, name: str, old: str) -> None:
     A file stays in its place until the rename over it, so that a reader sees the old one or the new one; a directory
     cannot be renamed over.
     """
-    if files.there(old) or (found := stat_at(directory, name)) is None:
-        return
-    files.make_dirs(os.path.dirname(old), mode=0o700)
-    if not stat.S_ISDIR(found.st_mode):
-        try:
-            os.link(name, old, src_dir_fd=directory, follow_symlinks=False)
-        except OSError as error:
-            if error.errno != errno.EMLINK:
-                raise
-        else:
-            return
-    os.rename(name, old, src_dir_fd=directory)
-
-
-def _put(staged: str, directory: int, name: str) -> None:
-    """One entry; a whiteout takes away what is there."""
-    found = trees.lstat(staged)
+    found = stat_at(directory, name)
     if found is None:
         return
-    if trees.is_whiteout(found):
-        _unlink(directory, name)
-        os.unlink(staged)
-        return
+    for _ in range(2):
+        try:
+            _keep(directory, name, old, found)
+        except FileExistsError:
+            # Once is enough: what is there now may be what came in its place.
+            return
+        except FileNotFoundError:
+            files.make_dirs(os.path.dirname(old), mode=0o700)
+        else:
+            return
+
+
+def _keep(directory: int, name: str, old: str, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
+        if not files.there(old):
+            os.rename(name, old, src_dir_fd=directory)
+        return
+    try:
+        os.link(name, old, src_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        os.rename(name, old, src_dir_fd=directory)
+
+
+def _put(place: str, staged: os.stat_result, directory: int, name: str) -> None:
+    """One entry; a whiteout takes away what is there."""
+    if trees.is_whiteout(staged):
+        _unlink(directory, name)
+        os.unlink(place)
+        return
+    if stat.S_ISDIR(staged.st_mode):
         # It stands where a file was, which has been set aside.
         _unlink(directory, name)
-    os.rename(staged, name, dst_dir_fd=directory)
+    os.rename(place, name, dst_dir_fd=directory)
 
 
 def _unlink(directory: int, name: str) -> None:

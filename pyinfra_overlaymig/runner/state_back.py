@@ -7,9 +7,9 @@ import stat
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import STATE
-from pyinfra_overlaymig.runner import copies, directories, files, removal, trees
+from pyinfra_overlaymig.runner import copies, directories, files, owners, removal, trees
 from pyinfra_overlaymig.runner.directories import stat_at
-from pyinfra_overlaymig.runner.state import each, names
+from pyinfra_overlaymig.runner.state import accounts_of, each, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,10 +45,14 @@ def _restore_whole(part: Part) -> None:
     if os.path.islink(part.has("snapshot")):
         snapshot = os.readlink(part.has("snapshot"))
         if not files.plain_dir(snapshot) and files.plain_dir(part.live):
+            # Its owners may have followed their names meanwhile.
+            files.write_plain(accounts_of(snapshot), owners.text(owners.remembered(part.path)))
             os.rename(part.live, snapshot)
     if files.there(part.has("old")):
         # Where the path was gone, what ran meanwhile may have begun it anew.
         files.drop(part.live)
+        if known := owners.read(part.has("accounts")):
+            owners.remember(part.path, known)
         os.rename(part.has("old"), part.live)
 
 

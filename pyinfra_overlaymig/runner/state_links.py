@@ -12,23 +12,32 @@ import stat
 from pyinfra_overlaymig.runner import contents, copies, trees
 from pyinfra_overlaymig.runner.say import Leave
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def keep(upper: str, live: str) -> None:
-    """Makes the upper say of all names of a file what it says of one, or leaves with 9."""
+
+def keep(upper: str, live: str, both: Iterable[str]) -> bool:
+    """Makes the upper say of all names of a file what it says of one, or leaves with 9; whether there are such files.
+
+    ``both``: paths that are on both sides.
+    """
     touched = {
         (was.st_dev, was.st_ino)
-        for path, at in trees.walk(upper)
-        if stat.S_ISREG(at.st_mode) and (was := trees.lstat(f"{live}/{path}")) is not None
-        if stat.S_ISREG(was.st_mode) and was.st_nlink > 1
+        for path in both
+        if stat.S_ISREG((was := os.lstat(f"{live}/{path}")).st_mode)
+        and was.st_nlink > 1
+        and _is_file(f"{upper}/{path}")
     }
     if not touched:
-        return
+        return False
     names: dict[tuple[int, int], list[str]] = {}
     for path, at in trees.walk(live):
         if (at.st_dev, at.st_ino) in touched:
             names.setdefault((at.st_dev, at.st_ino), []).append(path)
     for group in names.values():
         _keep_group(upper, live, sorted(group, key=os.fsencode))
+    return True
 
 
 def _keep_group(upper: str, live: str, group: list[str]) -> None:

@@ -48,8 +48,9 @@ def decide(upper: Mapping[str, str], live: Mapping[str, str]) -> Decision:
 def write(directory: str, live: str) -> None:
     """Plans one state path: ``directory`` of a journal, which gets the lists that state.py describes."""
     upper = f"{directory}/upper"
-    state_links.keep(upper, live)
     kinds = _upper_kinds(upper)
+    if state_links.keep(upper, live, _live_kinds(live, kinds)):
+        kinds = _upper_kinds(upper)
     found = decide(kinds, _live_kinds(live, kinds))
     _refuse_other_file_systems(directory, live, found.dirs)
     for path in (*found.had, *found.new):
@@ -90,8 +91,12 @@ def _upper_kinds(upper: str) -> dict[str, str]:
 
 
 def _live_kinds(live: str, upper: dict[str, str]) -> dict[str, str]:
-    found = {}
+    """Of what the upper has, parents first, what the live state has in its directories; links are none."""
+    found: dict[str, str] = {}
     for path in upper:
+        above = path.rpartition("/")[0]
+        if above and found.get(above) != DIRECTORY:
+            continue
         at = trees.lstat(f"{live}/{path}")
         if at is not None:
             found[path] = DIRECTORY if stat.S_ISDIR(at.st_mode) else OTHER

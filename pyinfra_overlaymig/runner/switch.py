@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 
 from pyinfra_overlaymig.format import lines
 from pyinfra_overlaymig.format.paths import BASE, LIVE, OLD, RUN, UPPER
-from pyinfra_overlaymig.runner import carry, catch_up, drift, files, linux, mountinfo, mounts, store
+from pyinfra_overlaymig.runner import carry, catch_up, drift, files, linux, mountinfo, mounts, owners, store
 from pyinfra_overlaymig.runner.say import say, unable, warn
 from pyinfra_overlaymig.runner.standstill import Standstill
 
@@ -138,6 +138,7 @@ def settle() -> None:
         carry.detach()
         catch_up.repeat(before, to, catch_up.remembered(), LIVE)
         carry.settle_state()
+        owners.follow_all()
         store.set_running(int(note["generation"]))
         files.drop(f"{UPPER}/change")
     if mountinfo.is_mount(NEW):

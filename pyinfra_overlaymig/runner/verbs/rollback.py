@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     if stack == store.stack():
         say(f"generation {store.current()} is just that already")
         return 0
+    snapshots.check_room(stack)
     rollback.begin()
     if restore:
         snapshots.restore(stack)
