@@ -16,6 +16,10 @@ def is_runner_process(line: str) -> bool:
     return bool(_LINE.search(line))
 
 
+SETTLING = rf"{_PROGRAM}[ ](settle|boot)( |$)"
+"""As `pattern`: what goes on in the background of a machine that has booted. It may be a child of what booted it."""
+
+
 def pattern(verb: str) -> str:
     """For `pgrep -f` and `pkill -f` on a machine: the runner's processes of this verb.
 

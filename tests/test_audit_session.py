@@ -19,10 +19,10 @@ from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.format.capture import parse
 from pyinfra_overlaymig.lab import audit, process
 from tests.rig import RUNNER, Rig
+from tests.runner_process import pattern
 
 TOP = Path(pyinfra_overlaymig.__file__).parent.parent
-# The runner's own processes, and not the shell whose command line says so.
-APPLY = "([s]ystem-migrate|[o]verlaymig/runner) apply"
+APPLY = pattern("apply")
 TERSE = "-a always,exclude -F msgtype="
 
 

@@ -13,6 +13,7 @@ from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.format.capture import parse
 from pyinfra_overlaymig.lab import vm as kind
 from tests.rig import RUNNER, Rig
+from tests.runner_process import pattern
 
 THEIRS = "-a always,exit -F arch=b64 -S acct -F uid=65533 -F key=theirs"
 TERSE = [f"-a always,exclude -F msgtype={kind}" for kind in ("PROCTITLE", "BPRM_FCAPS", "CWD", "EOE")]
@@ -62,7 +63,7 @@ def killed_in_its_script(rig: Rig, id: str) -> None:
         f"""
         exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
         until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
-        pkill -KILL -f '[o]verlaymig/runner apply'; sleep 3
+        pkill -KILL -f '{pattern("apply")}'; sleep 3
         """,
         stdin=rig.migration(id, "echo begun; sleep 6666"),
     )

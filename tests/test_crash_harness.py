@@ -35,8 +35,10 @@ class Bench:
     where: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "where", self.top / "data")
-        self.where.mkdir()
+        object.__setattr__(self, "where", self.top / "data/here")
+        self.where.mkdir(parents=True)
+        # A disk that gets full has nothing but what is freed, as long as there is a reserve.
+        (self.top / "data/system/reserve").mkdir(parents=True)
 
     def run(self, script: str, mode: Mode = Mode.KILL, at: int = 0, when: tuple[str, ...] = ()) -> tuple[int, str]:
         """The exit code, and what was said."""

@@ -103,7 +103,7 @@ class Fate:
             if way == "power":
                 victim.power_off()
             elif way == "all":
-                kill_all([running.pid])
+                kill_all([running.pid], own=running.pid)
             else:
                 some = [pid for pid, line in picture.processes(running.pid) if is_runner_process(line)]
                 if some:

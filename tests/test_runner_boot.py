@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from pyinfra_overlaymig import lab
+from tests.crash.modes import Mode
+from tests.crash.scenarios import COMMITTED
+from tests.crash.victim import Strike, Victim
 from tests.rig import RUNNER, Rig
+from tests.runner_process import SETTLING
 
 
 def test_layer_with_broken_tools_does_not_stop_the_boot(fresh: Rig) -> None:
@@ -41,7 +46,7 @@ def test_generation_that_is_not_whole_falls_back(fresh: Rig) -> None:
 
 def settled(rig: Rig) -> None:
     """Wait for the end of what a boot does in the background."""
-    rig.sh("for i in $(seq 300); do pgrep -f 'system-migrate [s]ettle' >/dev/null || exit 0; sleep 0.1; done; exit 1")
+    rig.sh(f"for i in $(seq 300); do pgrep -f '{SETTLING}' >/dev/null || exit 0; sleep 0.1; done; exit 1")
 
 
 def test_services_that_never_get_ready_after_boot_fall_back(fresh: Rig) -> None:
@@ -110,19 +115,10 @@ def cut_off_after_commit(fresh: Rig, service: dict[str, Any]) -> None:
         state=["/var/lib/cut"],
         services={"cut": service},
     )
-    # The first program after the commit is `sync` of the generations: one in the base that never ends is the cut.
-    fresh.sh(
-        r"""
-        mount -o remount,bind,rw /run/system-migrate/base
-        sync=/run/system-migrate/base/usr/sbin/sync
-        printf '#!/bin/sh\ncase $1 in */generations) sleep 60;; esac\nexec /bin/sync "$@"\n' >$sync
-        chmod 755 $sync
-        """
-    )
-    fresh.run(
-        "/bin/sh", "-c", f"cat >/root/bundle; {RUNNER} apply /root/bundle >/dev/null 2>&1 & sleep 4", stdin=bundle
-    )
-    assert fresh.sh("readlink /data/system/generations/current; test ! -e /etc/cut") == "1\n"
+    victim = Victim(fresh.lab, fresh.name, fresh.folder)
+    done = victim.attempt("apply", "-", strike=Strike(Mode.POWER, when=COMMITTED), stdin=bundle)
+    assert "generations" in done.where, done.text
+    assert (victim.data / "system/generations/current").readlink() == Path("1")
     lab.restart(fresh.lab, fresh.name)
 
 

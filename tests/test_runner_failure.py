@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.rig import RUNNER, Rig
+from tests.runner_process import pattern
 
-# The runner's own processes, and not the shell whose command line says so.
-APPLY = "^/bin/sh [^ ]*/system-migrate apply"
+APPLY = pattern("apply")
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from pyinfra_overlaymig.lab import process
 from pyinfra_overlaymig.lab import vm as kind
 from pyinfra_overlaymig.lab.layout import place
 from tests.rig import RUNNER, Rig
+from tests.runner_process import SETTLING
 
 FULL = os.environ.get("OVERLAYMIG_VM") == "full"
 CUTS = int(os.environ.get("OVERLAYMIG_VM_CUTS", "24" if FULL else "4"))
@@ -67,7 +68,7 @@ settled() {
         [ -f "migrations/$id/applied" ] || return 1
     done
     # It takes the lock once more when all services are ready.
-    ! pgrep -f '/[s]ystem-migrate settle' >/dev/null && flock -s -n lock/flock true
+    ! pgrep -f '@SETTLING@' >/dev/null && flock -s -n lock/flock true
 }
 tries=0
 until settled || [ "$tries" -ge 300 ]; do tries=$((tries + 1)); sleep 0.2; done
@@ -103,7 +104,7 @@ own | (contents /) | sed 's|^|root |'
 ls layers | sed 's|^|layer |'
 sed -n 's/^layer/stack/p' "generations/$(readlink generations/current)"
 awk '$5 !~ "^/run/system-migrate/" { print "mount", $5, $4 }' /proc/self/mountinfo
-""".replace("@RUNNER@", RUNNER)
+""".replace("@RUNNER@", RUNNER).replace("@SETTLING@", SETTLING)
 
 
 @dataclass(frozen=True)
@@ -274,20 +275,20 @@ def test_power_cut_soon_after_the_first_boot_leaves_a_machine_that_can_be_prepar
 
     What the runner renames into place has its contents by then, however early the kernel writes the name.
     """
-    write = ". /usr/local/lib/system-migrate/lib/env.sh; write_file /data/probe whole"
     chance = random.Random(SEED)  # noqa: S311 - to be repeated, not to be unguessable
     for number in range(1, FIRST_BOOTS + 1):
         if number > 1:
             vm.power_off()
             vm.rig.machine.data.unlink()
             vm.power_on()
-        vm.rig.sh(f"{HURRY['names first']}; {write}")
+        vm.rig.sh(f"{HURRY['names first']}; rm /data/system/format")
+        vm.rig.prepare()
         moment = chance.uniform(3, AFTER)
         time.sleep(moment)
         lost = vm.power_off()
         vm.power_on()
         print(f"\ncut {number} of seed {SEED}, {moment:.2f} s after the first boot; {lost}", end="")  # noqa: T201
-        assert vm.rig.sh("cat /data/probe") == "whole\n"
+        vm.rig.sh("test -s /data/system/format")
         assert "base runs alone" not in vm.rig.machine.console.read_text()
         vm.rig.prepare()
         assert vm.rig.run(RUNNER, "recover").code == 0

@@ -14,6 +14,7 @@ from tests.crash.modes import Mode
 from tests.crash.seccomp import WRITE, Stopped
 
 _BLOCK = 4096
+_RESERVE = (1 << 20) + 128 * _BLOCK
 _NAMES = {"mkdir": 0, "mkdirat": 1, "mknod": 0, "mknodat": 1, "symlink": 1, "symlinkat": 2, "link": 1, "linkat": 3}
 """Calls that make a name, and which argument is its path."""
 _OPENS = {"creat": 0, "open": 0, "openat": 1, "openat2": 1}
@@ -21,11 +22,18 @@ _REMOVES = {"unlink": 0, "unlinkat": 1, "rmdir": 0}
 
 
 class Full:
-    """A file system, that of ``data``, which has no room but what is freed from now on."""
+    """A file system, that of ``data``, which has no room but what is freed from now on.
+
+    What the runner has released of its reserve before is there for it: this disk has been full for long.
+    """
 
     def __init__(self, data: Path) -> None:
         self._data = data
         self._free = 0
+
+    def fills(self) -> None:
+        """From now on it is full."""
+        self._free = 0 if (self._data / "system/reserve").is_dir() else _RESERVE
 
     def has_room(self, stopped: Stopped) -> bool:
         """Whether the call may go on; what it takes or frees is counted."""

@@ -62,7 +62,7 @@ class Owner:
         if stopped.name == "pivot_root" and _root(pid) == _root(self.machine):
             return True
         if pid not in self._verdicts:
-            self._verdicts[pid] = not self._is_other(pid) and (self._is_inside(pid) or self._descends(pid))
+            self._verdicts[pid] = not self._is_other(pid) and (self._is_from_inside(pid) or self._descends(pid))
         return self._verdicts[pid]
 
     def verb(self, pid: int) -> int:
@@ -76,6 +76,10 @@ class Owner:
         if where and where == self._base():
             self._inside.add(pid)
             return False
+        return self._is_from_inside(pid)
+
+    def _is_from_inside(self, pid: int) -> bool:
+        """Whether it stands in the base view, or was started from there: it may be a runner that changed its root."""
         return any(self._is_inside(one) for one in self._line(pid))
 
     def _is_inside(self, pid: int) -> bool:

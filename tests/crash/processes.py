@@ -58,21 +58,24 @@ def send(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def kill_all(roots: Iterable[int], spare: Callable[[int], bool] = lambda _: False) -> None:
+def kill_all(roots: Iterable[int], own: int = 0, reap: Callable[[], bool] = lambda: True) -> None:
     """SIGKILL to processes and all that they started. They are stopped first: none escapes by forking meanwhile.
 
-    A process that waits in a system call for an answer does not stop, and need not: it does not go on either.
+    A process that waits in a system call for an answer does not stop, and need not: it does not go on either. All are
+    gone in the end: one that nobody has asked for its status yet still counts as alive. ``own`` is the caller's to ask.
+    ``reap`` asks for others, and says whether all can be asked for: process 1 of a machine may be waiting itself.
     """
     roots = list(roots)
     stopped: set[int] = set()
-    while new := {one for root in roots for one in (root, *descendants(root)) if not spare(one)} - stopped:
+    while new := {one for root in roots for one in (root, *descendants(root))} - stopped:
         for one in new:
             send(one, signal.SIGSTOP)
         stopped |= new
     for one in stopped:
         send(one)
+    stopped -= {own}
     until = time.monotonic() + LIMIT
-    while not all(ends(one) for one in stopped):
+    while left := [one for one in stopped if (Path(f"/proc/{one}").exists() if reap() else not ends(one))]:
         if time.monotonic() > until:
-            raise TimeoutError(f"killed, and not gone: {[one for one in stopped if not ends(one)]}")
+            raise TimeoutError(f"killed, and not gone: {left}")
         time.sleep(0.002)

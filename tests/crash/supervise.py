@@ -8,6 +8,7 @@ answers any more would fail. What to do comes as one JSON argument, see `Order`;
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -24,6 +25,10 @@ from tests.crash.modes import Mode
 from tests.crash.owner import Owner
 from tests.crash.seccomp import EXEC, Stopped
 
+_SET_CHILD_SUBREAPER = 36
+_REAP = 1000
+"""Milliseconds after which what has ended is asked for its status, when nothing else happens."""
+_libc = ctypes.CDLL(None)
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -130,6 +135,7 @@ class Supervisor:
             case Mode.FAIL:
                 seccomp.fail(self.listener, stopped, errno.EIO)
             case Mode.SPACE:
+                self.disk.fills()
                 full = not self.disk.has_room(stopped)
                 seccomp.fail(self.listener, stopped, errno.ENOSPC) if full else seccomp.go_on(self.listener, stopped)
             case Mode.BLOCKS | Mode.INODES:
@@ -140,11 +146,19 @@ class Supervisor:
         """All that the verb is made of; of a boot, the part that makes this call, with all below it."""
         if self.order.machine:
             # Those whose parent is gone are no descendants any more: they were seen at some call.
-            processes.kill_all({self.top} | {one for one in self.owner.seen if self._is_below(one)})
+            seen = {self.top} | {one for one in self.owner.seen if self._is_below(one)}
+            processes.kill_all(seen, self.top, self.reap)
         elif (verb := self.owner.verb(pid)) == self.owner.machine:
             self._cut_power()
         else:
-            processes.kill_all([verb])
+            processes.kill_all([verb], reap=lambda: False)
+
+    def reap(self) -> bool:
+        """Ask for the status of what has lost its parent: nobody on the host may, and until then it is not gone."""
+        for pid in processes.children(os.getpid()):
+            if pid != self.top:
+                os.waitpid(pid, os.WNOHANG)
+        return True
 
     def _is_below(self, pid: int) -> bool:
         """Whether a process that was seen under the filter is still that one: filters are never taken off."""
@@ -173,7 +187,10 @@ def main() -> None:
     poll.register(ended, select.POLLIN)
     left = True
     while left or ended:
-        for descriptor, event in poll.poll():
+        events = poll.poll(_REAP)
+        if not events:
+            supervisor.reap()
+        for descriptor, event in events:
             if descriptor == ended:
                 poll.unregister(ended)
                 os.close(ended)
@@ -197,6 +214,7 @@ def _tell(status: int, order: Order) -> None:
 
 def start(order: Order) -> tuple[int, int]:
     """Start the program under the filter: its pid, and the descriptor to answer its calls at."""
+    _libc.prctl(_SET_CHILD_SUBREAPER, 1)
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:

@@ -57,7 +57,6 @@ class Victim(Rig):
     """One machine, to crash and to look at."""
 
     supervisors: list[Callable[[], bool]] = field(default_factory=list)
-    left: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def place(self) -> layout.Place:
@@ -85,7 +84,6 @@ class Victim(Rig):
         process.end(self.place.directory)
         # Who asks for its end takes its process away.
         self.supervisors[:] = [runs for runs in self.supervisors if runs()]
-        self.left[:] = [one for one in self.left if one.poll() is None]
 
     def is_up(self) -> bool:
         """Whether the boot is over, and what finishes a migration after it."""
@@ -155,8 +153,8 @@ class Victim(Rig):
         assert running.stdout
         with running.stdout:
             line = running.stdout.readline()
-        # It stays for what the verb left running.
-        self.left.append(running)
+        _LEFT.append(running)
+        _LEFT[:] = [one for one in _LEFT if one.poll() is None]
         count, where = read_tally(self._tally)
         assert line, f"{self.name}: the supervisor of {' '.join(argv)} died at call {count}"
         return Done(int(line), said.read_text(errors="replace"), count, where)
@@ -212,6 +210,9 @@ class Victim(Rig):
         """The processes that run these commands."""
         return sorted(pid for pid, line in picture.processes(self.init) if line.startswith(commands))
 
+
+_LEFT: list[subprocess.Popen[bytes]] = []
+"""Supervisors that stay for what a verb left running. Here, since a victim may go earlier than its machine."""
 
 _PLUGS: dict[Path, Order] = {}
 """How the next boot of a machine, by its directory, is to be supervised."""
