@@ -20,6 +20,11 @@ _DIRECTIVE = re.compile(r"\s*# shellcheck .*\n")
 def script(name: str, fields: dict[str, str], when: Collection[str] = ()) -> str:
     """The script ``name`` with these ``fields``, and its parts for ``when``; a field that is not given: KeyError."""
     text = "".join(_chosen(_lines(name), when))
+    return filled(text, fields)
+
+
+def filled(text: str, fields: dict[str, str]) -> str:
+    """``text`` with these values for its fields; one that is not given is a KeyError."""
     return _FIELD.sub(lambda match: fields[match[1]], text)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pyinfra_overlaymig.format.paths import LOGS, PATH, SCANDIR
+from pyinfra_overlaymig.format.readiness import BEGINS, NEEDS, TELLS
 from pyinfra_overlaymig.migration.model import Migration, Service
 from pyinfra_overlaymig.migration.scripts import script
 
@@ -59,9 +60,9 @@ def _files(service: Service, log: str | None, pre_start: str | None, scandir: st
     for name, value in service.environment:
         yield Rendered(f"env/{name}", f"{value}\n", executable=False)
     if service.needs:
-        yield Rendered("data/needs", "".join(f"{other}\n" for other in sorted(service.needs)), executable=False)
+        yield Rendered(NEEDS, "".join(f"{other}\n" for other in sorted(service.needs)), executable=False)
     if _tells_nothing(service):
-        yield Rendered("data/begins", "", executable=False)
+        yield Rendered(BEGINS, "", executable=False)
     for path, own in (("data/check", service.check), ("prepare", service.prepare)):
         if own is not None:
             yield Rendered(path, f"{_HEADER}{own.rstrip()}\n", executable=True)
@@ -74,7 +75,7 @@ def _files(service: Service, log: str | None, pre_start: str | None, scandir: st
 
 def _settings(service: Service) -> Iterator[tuple[str, object]]:
     """What s6 itself reads: names of files with one line, and that."""
-    yield "notification-fd", service.notification_fd or 3
+    yield TELLS, service.notification_fd or 3
     if _stays_a_shell(service):
         yield "timeout-finish", _tries(service) * 100 + 10_000
     if service.down_signal is not None:
