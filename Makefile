@@ -5,6 +5,7 @@ LAB_PACKAGES := auditd python3-venv mmdebstrap nftables iproute2 openssh-client 
 TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz
 SH := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh pyinfra_overlaymig/facts/*.sh) \
 	$(wildcard deploys/migrations/*/*.sh)
+SH_SERVICES := $(wildcard pyinfra_overlaymig/migration/s6/*.sh)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -52,7 +53,8 @@ lint: .venv/.test ## ruff, mypy, shellcheck and dash
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@shellcheck -s sh $(SH)
-	@for file in $(SH); do dash -n "$$file" || exit; done
+	@shellcheck -s sh -x -P SCRIPTDIR $(SH_SERVICES)
+	@for file in $(SH) $(SH_SERVICES); do dash -n "$$file" || exit; done
 
 crash: .venv/.test ## strike before each system call of the runner: kill, power, EIO, ENOSPC (hours; CRASH_STEP=20 takes each 20th; needs root)
 	OVERLAYMIG_CRASH=full timeout -s INT 21600 $(BIN)/python -m pytest -s tests/test_runner_crash.py tests/test_crash_space.py

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pyinfra_overlaymig.format.paths import GENERATIONS, LAYERS, MIGRATIONS, PROGRAM, SCANDIR, STATE
+from pyinfra_overlaymig.format.readiness import TELLS, is_ready
 from pyinfra_overlaymig.format.status import Status, parse
 
 
@@ -55,7 +56,8 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Up, and ready if it tells readiness."""
-        return self._stat("up") and (self._stat("ready") or not self.host.file(self._path("notification-fd")).exists)
+        tells = bool(self.host.file(self._path(TELLS)).exists)
+        return is_ready(up=self._stat("up"), told=self._stat("ready"), tells=tells)
 
     @property
     def pid(self) -> int | None:

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.migration.model import Member, Migration
 
 ID = "20240206-001_demo"
-RUNNER = Path(pyinfra_overlaymig.__file__).parent / "runner"
+PACKAGE = Path(pyinfra_overlaymig.__file__).parent
 MANIFEST = """\
 description: everything
 state: [/srv/demo]
@@ -214,12 +215,14 @@ def test_the_wire_is_short_lines_of_base64(data: bytes) -> None:
 
 
 def test_the_runner_is_whole() -> None:
-    """All its sh files arrive, and of them only the program is executable."""
+    """It arrives as it lies here, with the formats that both sides have; only the launcher is executable."""
     archive, digest = runner_archive()
     found = {one.name: one.mode for one in headers(archive) if one.isreg()}
-    here = {f"{path.relative_to(RUNNER)}" for path in RUNNER.glob("*/*.sh")} | {"system-migrate", "digest"}
-    assert found.keys() == here
-    assert [name for name, mode in found.items() if mode & 0o111] == ["system-migrate"]
+    program = "pyinfra_overlaymig/runner/system-migrate"
+    modules = {path for room in ("format", "runner") for path in (PACKAGE / room).rglob("*.py")}
+    here = {f"{path.relative_to(PACKAGE.parent)}" for path in {*modules, PACKAGE / "__init__.py"}}
+    assert found.keys() == here | {program, "digest"}
+    assert [name for name, mode in found.items() if mode & 0o111] == [program]
     assert len(digest) == 64
 
 
@@ -233,10 +236,28 @@ def test_the_runner_digest_is_what_one_computes_by_hand(tmp_path: Path) -> None:
     assert (there / "digest").read_text() == f"{digest}\n"
 
 
+def test_the_runner_needs_nothing_else(tmp_path: Path) -> None:
+    """With no packages but python's own, and from any directory, each of its modules can be imported."""
+    there = unpack(runner_archive()[0], tmp_path / "runner")
+    names = [
+        f"{path.relative_to(there).with_suffix('')}".replace("/", ".")
+        for path in sorted(there.rglob("*.py"))
+        if path.stem not in ("__init__", "__main__")
+    ]
+    code = f"import sys; sys.path.insert(0, {str(there)!r})\n" + "".join(f"import {name}\n" for name in names)
+    program = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", code]
+    found = subprocess.run(program, capture_output=True, text=True, check=False, cwd="/")
+    assert found.returncode == 0, found.stderr
+
+
 def test_the_runner_is_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of the package with other times, owners and modes has the same runner."""
+    """A copy of the package with other times, owners and modes, and with byte code, has the same runner."""
     package = tmp_path / "copy"
-    shutil.copytree(RUNNER, package / "runner")
+    for room in ("format", "runner"):
+        shutil.copytree(PACKAGE / room, package / room)
+    shutil.copy(PACKAGE / "__init__.py", package)
+    (package / "format/__pycache__").mkdir(exist_ok=True)
+    (package / "format/__pycache__/ids.cpython-311.pyc").write_bytes(b"stale")
     for path in package.rglob("*"):
         path.chmod(0o700)
         os.utime(path, (1, 1))

@@ -21,6 +21,7 @@ from pyinfra_overlaymig.format import (
     needs,
     octal,
     plan,
+    readiness,
     record,
     rules,
     who,
@@ -392,10 +393,21 @@ def test_what_a_base_lacks_is_named(tmp_path: Path) -> None:
 def test_formats_are_cheap_to_load() -> None:
     """Every verb pays for it on every machine, and whoever reads the status."""
     heavy = {"dataclasses", "pathlib", "datetime", "inspect", "subprocess", "argparse", "pyinfra", "yaml"}
-    modules = "changes exits generation ids limits lines needs octal paths plan record rules who".split()  # noqa: SIM905
+    modules = "changes exits generation ids limits lines needs octal paths plan readiness record rules who".split()  # noqa: SIM905
     load = f"from pyinfra_overlaymig.format import {', '.join(modules)}"
     code = f"import sys\n{load}\nprint(sorted({heavy!r} & sys.modules.keys()))"
     top = Path(__file__).parent.parent
     program = [sys.executable, "-S", "-B", "-c", code]
     found = subprocess.run(program, capture_output=True, text=True, check=True, cwd=top)
     assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("tells", "begins", "seconds"), [(True, False, 1), (True, True, 3), (False, False, 3), (False, True, 3)]
+)
+def test_what_tells_nothing_has_to_live_longer(tells: bool, begins: bool, seconds: int) -> None:
+    """One rule, for the runner, for `s6_service` and for what is rendered."""
+    assert readiness.settles(tells=tells, begins=begins) == seconds
+    assert readiness.is_ready(up=True, told=True, tells=tells)
+    assert readiness.is_ready(up=True, told=False, tells=tells) != tells
+    assert not readiness.is_ready(up=False, told=True, tells=tells)

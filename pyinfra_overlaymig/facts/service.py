@@ -12,6 +12,7 @@ from importlib import resources
 from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
 from pyinfra_overlaymig.format.paths import SCANDIR, SERVICES
+from pyinfra_overlaymig.format.readiness import is_ready
 from pyinfra_overlaymig.format.status import Record, ServiceStatus
 from pyinfra_overlaymig.migration.services import Rendered
 
@@ -139,7 +140,7 @@ def _service(name: str, about: dict[str, list[str]], now: int) -> S6Service:
     return S6Service(
         name=name,
         up=_flag(up),
-        ready=_flag(ready if "tells" in about else up) and _flag(up),
+        ready=is_ready(up=_flag(up), told=_flag(ready), tells="tells" in about),
         pid=int(pid) if int(pid) > 0 else None,
         wanted_up=_flag(wanted_up),
         since=now - int(age) if supervised else None,

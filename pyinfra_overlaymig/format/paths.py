@@ -60,6 +60,12 @@ FOREIGN: Final = (DATA, "/proc", "/sys", "/dev", "/run", "/tmp", "/var/run")  # 
 OF_PACKAGES: Final = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache/debconf")
 """What packages and files would disagree without: it goes with the layers, never with state."""
 
+OF_PROGRAMS: Final = (
+    *("/bin", "/boot", "/etc/s6", "/lib", "/lib32", "/lib64", "/libx32", "/sbin"),
+    *("/usr/bin", "/usr/sbin"),
+)
+"""What the system is: state in place of it, or of what holds it, would keep every layer's from being seen."""
+
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where scripts and services find their programs."""
 

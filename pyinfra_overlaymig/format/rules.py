@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from pyinfra_overlaymig.format.paths import FOREIGN, OF_PACKAGES, is_below
+from pyinfra_overlaymig.format.paths import FOREIGN, OF_PACKAGES, OF_PROGRAMS, is_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,13 +46,22 @@ def state_trouble(text: str) -> tuple[str, str] | None:
                 f"state path {text!r} cannot be state: {top} and / are not a layer's",
                 "name the directory that the service keeps its data in",
             )
-    for top in OF_PACKAGES:
-        if is_below(path, top) or is_below(top, path):
-            return (
-                f"state path {text!r} touches {top}, which belongs to the system",
-                "packages and files would disagree after a rollback; name a narrower directory",
-            )
+    for tops, why in (
+        (OF_PACKAGES, "packages and files would disagree after a rollback"),
+        (OF_PROGRAMS, "what layers bring there could not be seen"),
+    ):
+        for top in tops:
+            if is_below(path, top) or is_below(top, path):
+                return (
+                    f"state path {text!r} touches {top}, which belongs to the system",
+                    f"{why}; name a narrower directory, like {_narrower(path)}",
+                )
     return None
+
+
+def _narrower(path: str) -> str:
+    """Where a program would keep what is its own, near ``path``."""
+    return f"{path}/postgresql" if path in ("/etc", "/opt", "/var/lib") else "/var/lib/postgresql"
 
 
 def overlap(paths: Iterable[str]) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Renders s6 service directories as sh, of migrations and of others; it must run nothing and read nothing."""
+"""Renders s6 service directories, of migrations and of others; the scripts in them are files in s6/."""
 
 from __future__ import annotations
 
@@ -9,158 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from pyinfra_overlaymig.format.paths import LOGS, PATH, SCANDIR
+from pyinfra_overlaymig.format.readiness import BEGINS, NEEDS, TELLS
 from pyinfra_overlaymig.migration.model import Migration, Service
+from pyinfra_overlaymig.migration.scripts import script
 
 _HEADER: Final = "#!/bin/sh\n"
-
-_PRE_START: Final = """\
-#!/bin/sh
-# Binds the state that this service works on, and sees to its owners, before it starts; marks it as initialized.
-set -eu
-# Services that share a state path start at the same time.
-exec 9>>/run/overlaymig-state.lock
-flock 9
-
-bind_state() {
-    ! mountpoint -q "$1" || return 0
-    if [ "$(readlink "$1")" = "/data/state$1" ]; then
-        mkdir -p "/data/state$1"
-        return
-    fi
-    mkdir -p "$1"
-    # The first time it starts from what the layers have there.
-    if [ ! -d "/data/state$1" ]; then
-        rm -rf "/data/state$1.new"
-        mkdir -p "/data/state${1%/*}"
-        cp -a "$1" "/data/state$1.new"
-        mv -T "/data/state$1.new" "/data/state$1"
-    fi
-    mount --bind "/data/state$1" "$1"
-}
-
-# Files belong to names, disks keep numbers: where an account that owned something here at the last start has another
-# number now, as after a rollback and another order of installations, its files follow. Numbers may have been swapped,
-# so all files move to free numbers first; `moving` says that this is done.
-owners_follow() {
-    record=/data/system/accounts/$(printf '%s' "$1" | sed 's/%/%25/g; s,/,%2f,g')
-    # A full disk is no reason to stay down: where nothing has changed, nothing is written to it.
-    lists=/run/overlaymig-owners
-    mkdir -p /data/system/accounts "$lists"
-    { sed 's/^/u:/' /etc/passwd; sed 's/^/g:/' /etc/group; } | awk -F : '{ print $1, $2, $4 }' >"$lists/all"
-    if [ -f "$record" ]; then
-        [ -f "$record.moving" ] || owners_leave "$1"
-        [ ! -f "$record.moving" ] || while read -r kind old new; do
-            owners_change "$1" "$kind" "$((old + 1000000000))" "$new"
-        done <"$record.moving"
-    fi
-    find "/data/state$1" -xdev -printf 'u %U\ng %G\n' | sort -u >"$lists/here"
-    awk 'NR == FNR { here[$1, $2]; next } ($1, $3) in here' "$lists/here" "$lists/all" >"$lists/new"
-    if ! cmp -s "$lists/new" "$record"; then
-        cp "$lists/new" "$record.new"
-        mv -f "$record.new" "$record"
-    fi
-    rm -rf "$record.moving" "$lists"
-}
-
-owners_leave() {
-    awk 'NR == FNR { was[$1, $2] = $3; next } ($1, $2) in was && was[$1, $2] != $3 { print $1, was[$1, $2], $3 }' \
-        "$record" "$lists/all" >"$lists/moves"
-    [ -s "$lists/moves" ] || return 0
-    cp "$lists/moves" "$record.moves"
-    while read -r kind old new; do
-        echo "$1: what was $kind $old becomes $new"
-        owners_change "$1" "$kind" "$old" "$((old + 1000000000))"
-    done <"$record.moves"
-    mv -f "$record.moves" "$record.moving"
-}
-
-owners_change() {
-    case $2 in
-    u) find "/data/state$1" -xdev -uid "$3" -exec chown -h "$4" {} + ;;
-    g) find "/data/state$1" -xdev -gid "$3" -exec chgrp -h "$4" {} + ;;
-    esac
-}
-
-"""
 
 # A last line `exec PROGRAM`; `exec` with nothing but redirections makes no program of the shell.
 _EXEC: Final = re.compile(r"^\s*exec\s+(?![0-9]*[<>&])\S")
 
-# s6-supervise makes the process of a service the leader of its process group, and signals it alone.
-_SWEEP: Final = """\
-# What the shell that was the service left running ends before the service counts as down.
-read -r group _ <group
-kill -s {signal} -- "-$group" 2>/dev/null || :
-tries={tries}
-while kill -0 -- "-$group" 2>/dev/null && [ "$tries" -gt 0 ]; do
-    tries=$((tries - 1))
-    sleep 0.1
-done
-kill -s KILL -- "-$group" 2>/dev/null || :
-"""
-
-# A process is known by its number and the time that it began (field 22 of its stat), as numbers are used again.
-_ONE_INSTANCE: Final = """\
-# Where s6-supervise itself was killed, what it had started still runs: that ends first, or there would be two.
-begun() {{ sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }}
-runs() {{ [ "$(begun "$old")" = "$since" ]; }}
-if read -r old since 2>/dev/null <group && [ -n "$since" ] && runs; then
-    echo "{name}: its process $old of before still runs, and ends first"
-    kill -s {signal} -- "{whom}$old" || :
-    tries={tries}
-    while runs && [ "$tries" -gt 0 ]; do
-        tries=$((tries - 1))
-        sleep 0.1
-    done
-    if runs; then kill -s KILL -- "-$old" || :; fi
-fi
-echo "$$ $(begun "$$")" >group
-"""
-
-# The pid of `run` is up for s6, whatever it waits for: ready is what counts.
-_WAIT: Final = """\
-# What it needs is ready before it starts, whoever starts it, and after a restart of the machine too.
-is_ready() {{
-    event=-U
-    [ -e {scandir}/"$1/notification-fd" ] || event=-u
-    # No longer than a second at a time: what is stopped meanwhile must leave nobody waiting, and should say for what.
-    s6-svwait -t 1000 "$event" {scandir}/"$1" 2>/dev/null
-}}
-while read -r need; do
-    is_ready "$need" || {{
-        echo "{name}: waiting for $need"
-        until is_ready "$need"; do sleep 0.2; done
-    }}
-done <data/needs
-"""
-
-# A service that tells nothing is ready when its own program begins, which is after all that it waits for.
-_BEGINS: Final = "echo >&3\nexec 3>&-\n"
-
-_PREPARED: Final = """\
-if ! ./pre-start >pre-start.said 2>&1; then
-    cat pre-start.said
-    echo "{name}: ./pre-start failed; it stays down until s6-svc -u"
-    tail -n 1 pre-start.said >reason
-    exit 111
-fi
-cat pre-start.said
-rm -f reason
-"""
-
-_STAY_DOWN: Final = """\
-# A pre-start that failed will fail again: it stays down, and `status` says why.
-[ ! -f reason ] || exit 125
-"""
-
 # Milliseconds that such a process is given, where the service sets no limit itself.
 _PATIENCE: Final = 30_000
-
-_LOG_RUN: Final = """\
-#!/bin/sh
-{one_instance}mkdir -p {folder}
-exec s6-log n5 s1000000 T {folder}
-"""
 
 
 @dataclass(frozen=True)
@@ -201,25 +60,30 @@ def _files(service: Service, log: str | None, pre_start: str | None, scandir: st
     for name, value in service.environment:
         yield Rendered(f"env/{name}", f"{value}\n", executable=False)
     if service.needs:
-        yield Rendered("data/needs", "".join(f"{other}\n" for other in sorted(service.needs)), executable=False)
+        yield Rendered(NEEDS, "".join(f"{other}\n" for other in sorted(service.needs)), executable=False)
     if _tells_nothing(service):
-        yield Rendered("data/begins", "", executable=False)
-    for path, script in (
-        ("data/check", service.check),
-        ("prepare", service.prepare),
-        ("finish", _finish(service, pre_start)),
-    ):
-        if script is not None:
-            yield Rendered(path, f"{_HEADER}{script.rstrip()}\n", executable=True)
-    for path, setting in (
-        ("notification-fd", service.notification_fd or 3),
-        ("timeout-finish", (_tries(service) * 100 + 10_000) if _stays_a_shell(service) else None),
-        ("down-signal", service.down_signal),
-        ("timeout-kill", service.timeout_kill),
-        ("max-death-tally", service.max_death_tally),
-    ):
-        if setting is not None:
-            yield Rendered(path, f"{setting}\n", executable=False)
+        yield Rendered(BEGINS, "", executable=False)
+    for path, own in (("data/check", service.check), ("prepare", service.prepare)):
+        if own is not None:
+            yield Rendered(path, f"{_HEADER}{own.rstrip()}\n", executable=True)
+    finish = _finish(service, pre_start)
+    if finish is not None:
+        yield Rendered("finish", finish, executable=True)
+    for path, setting in _settings(service):
+        yield Rendered(path, f"{setting}\n", executable=False)
+
+
+def _settings(service: Service) -> Iterator[tuple[str, object]]:
+    """What s6 itself reads: names of files with one line, and that."""
+    yield TELLS, service.notification_fd or 3
+    if _stays_a_shell(service):
+        yield "timeout-finish", _tries(service) * 100 + 10_000
+    if service.down_signal is not None:
+        yield "down-signal", service.down_signal
+    if service.timeout_kill is not None:
+        yield "timeout-kill", service.timeout_kill
+    if service.max_death_tally is not None:
+        yield "max-death-tally", service.max_death_tally
 
 
 def _main(service: Service) -> str:
@@ -230,9 +94,16 @@ def _main(service: Service) -> str:
 
 
 def _finish(service: Service, pre_start: str | None) -> str | None:
-    sweep = _SWEEP.format(signal=_signal(service), tries=_tries(service)) if _stays_a_shell(service) else None
-    stay_down = _STAY_DOWN if pre_start is not None else None
-    return "\n".join(filter(None, (stay_down, sweep, service.finish))) or None
+    """What s6 runs when it ended; nothing where there is nothing to do."""
+    parts = _asked({"stay-down": pre_start is not None, "sweep": _stays_a_shell(service)})
+    if not parts:
+        return f"{_HEADER}{service.finish.rstrip()}\n" if service.finish is not None else None
+    text = script("finish.sh", {"SIGNAL": _signal(service), "TRIES": f"{_tries(service)}"}, parts)
+    return "\n".join(filter(None, (text, service.finish))).rstrip() + "\n"
+
+
+def _asked(parts: dict[str, bool]) -> list[str]:
+    return [part for part, asked in parts.items() if asked]
 
 
 def _tells_nothing(service: Service) -> bool:
@@ -262,43 +133,39 @@ def _is_one_command(text: str) -> bool:
 
 
 def _pre_start(migration: Migration, service: Service) -> str:
-    paths = [shlex.quote(path) for path in sorted(migration.state)]
-    binds = "".join(f"bind_state {path}\nowners_follow {path}\n" for path in paths)
-    marker = f"/data/state/services/{service.name}"
-    return f"{_PRE_START}{binds}mkdir -p {marker}\n: >>{marker}/initialized\n"
-
-
-def _step(name: str, path: str, before: str = "") -> str:
-    """A line that runs one script before the service, and says so when it fails."""
-    return f'{before}{path} || {{ echo "{name}: {path} failed with exit $?"; exit 111; }}\n'
+    state = " ".join(shlex.quote(path) for path in sorted(migration.state))
+    return script("pre-start.sh", {"STATE": state, "NAME": service.name})
 
 
 def _run(service: Service, pre_start: str | None, scandir: str) -> str:
-    lines = [f"{_HEADER}exec 2>&1\n", _one_instance(service)]
-    if service.needs:
-        lines.append(_WAIT.format(name=service.name, scandir=shlex.quote(scandir)))
-    if pre_start is not None:
-        lines.append(_PREPARED.format(name=service.name))
-    lines.append(f'PATH="${{PATH:-{PATH}}}"\nexport PATH\n')
-    if service.user:
-        who = service.user
-        lines.append(f"HOME=~{who} USER={who} LOGNAME={who}\nexport HOME USER LOGNAME\n")
-    with_environment = "s6-envdir -fL env " if service.environment else ""
-    if service.prepare:
-        lines.append(_step(service.name, "./prepare", with_environment))
-    if _tells_nothing(service):
-        lines.append(_BEGINS)
-    lines.append(f"exec {with_environment}{_program(service)}\n")
-    return "".join(lines)
+    """It ends in the service: polls from the service directory, and leaves it for `/`."""
+    fields = _instance(service) | {
+        "SCANDIR": shlex.quote(scandir),
+        "PATH": PATH,
+        "USER": service.user or "",
+        "ENVIRONMENT": "s6-envdir -fL env " if service.environment else "",
+        "NOTIFY": "s6-notifyoncheck -d -3 3 -n 0 -s 100 -w 500 -t 5000 " if service.check else "",
+        "SETUID": f"s6-setuidgid {service.user} " if service.user else "",
+    }
+    parts = {
+        "needs": bool(service.needs),
+        "pre-start": pre_start is not None,
+        "user": bool(service.user),
+        "prepare": bool(service.prepare),
+        "begins": _tells_nothing(service),
+    }
+    return script("run.sh", fields, _asked(parts))
 
 
-def _one_instance(service: Service) -> str:
-    return _ONE_INSTANCE.format(
-        name=service.name,
-        signal=_signal(service),
-        whom="-" if _stays_a_shell(service) else "",
-        tries=_tries(service),
-    )
+def _instance(service: Service) -> dict[str, str]:
+    """The fields of one-instance.sh."""
+    return {
+        "NAME": service.name,
+        "SIGNAL": _signal(service),
+        # s6-supervise makes the process of a service the leader of its process group, and signals it alone.
+        "WHOM": "-" if _stays_a_shell(service) else "",
+        "TRIES": f"{_tries(service)}",
+    }
 
 
 def _signal(service: Service) -> str:
@@ -312,11 +179,4 @@ def _tries(service: Service) -> int:
 
 def _log_run(service: Service, folder: str) -> str:
     logger = Service(f"{service.name}/log", run="s6-log")
-    return _LOG_RUN.format(one_instance=_one_instance(logger), folder=shlex.quote(folder))
-
-
-def _program(service: Service) -> str:
-    """The last command of `run`: polls from the service directory, then leaves it for `/`."""
-    notify = "s6-notifyoncheck -d -3 3 -n 0 -s 100 -w 500 -t 5000 " if service.check else ""
-    user = f"s6-setuidgid {service.user} " if service.user else ""
-    return f"""{notify}sh -c 'cd / && exec "$@"' sh {user}"$(pwd -P)/main\""""
+    return script("log-run.sh", _instance(logger) | {"FOLDER": shlex.quote(folder)})

@@ -14,9 +14,11 @@ from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services, definition
+from pyinfra_overlaymig.format import readiness
 from pyinfra_overlaymig.format.paths import LOGS, SCANDIR, SERVICEDIRS
 from pyinfra_overlaymig.migration.bundle import archive, wire
 from pyinfra_overlaymig.migration.manifest import service_of
+from pyinfra_overlaymig.migration.scripts import filled
 from pyinfra_overlaymig.migration.services import Rendered, render_alone
 from pyinfra_overlaymig.operations._command import failure
 from pyinfra_overlaymig.operations._run import memory
@@ -260,4 +262,6 @@ def _words(found: S6Service | None) -> str:
 
 @cache
 def _script() -> str:
-    return (resources.files(__package__) / "service.sh").read_text("utf-8")
+    text = (resources.files(__package__) / "service.sh").read_text("utf-8")
+    words = ("TELLS", "BEGINS", "SETTLES", "SETTLES_SILENT", "DEATHS")
+    return filled(text, {word: str(getattr(readiness, word)) for word in words})

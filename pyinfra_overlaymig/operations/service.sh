@@ -147,7 +147,7 @@ supervise() {
     done
 }
 
-# up: it runs, it tells that it is ready, if it tells, and stays so for a second, or for three where it tells nothing.
+# up: it runs, it tells that it is ready, if it tells, and stays so for a while, longer where it tells nothing.
 up() {
     supervise
     start "-$(if kept; then echo U; else echo u; fi)"
@@ -165,19 +165,19 @@ start() {
 }
 
 ready() {
-    settle=1 starts=0 last=
-    if [ ! -f "$dir/notification-fd" ] || [ -f "$dir/data/begins" ]; then settle=3; fi
+    settle=@SETTLES@ deaths=@DEATHS@ starts=0 last=
+    if [ ! -f "$dir/@TELLS@" ] || [ -f "$dir/@BEGINS@" ]; then settle=@SETTLES_SILENT@; fi
     while :; do
         # shellcheck disable=SC2046 # four words
         set -- $(s6-svstat -o pid,ready,wantedup,updownfor "$dir" 2>/dev/null || echo -1 false true 0)
-        [ -f "$dir/notification-fd" ] || set -- "$1" true "$3" "$4"
+        [ -f "$dir/@TELLS@" ] || set -- "$1" true "$3" "$4"
         if [ "$1" -gt 0 ] && [ "$1" != "$last" ]; then
             last=$1
             starts=$((starts + 1))
         fi
         if [ "$1" -gt 0 ] && [ "$2" = true ] && [ "$4" -ge "$settle" ]; then return 0; fi
         [ "$3" = true ] || fail_with_output "has given up: $(last_death)"
-        [ "$starts" -le 3 ] || fail_with_output "died three times while it started: $(last_death)"
+        [ "$starts" -le "$deaths" ] || fail_with_output "died three times while it started: $(last_death)"
         in_time || break
     done
     # Ready at last, be it not for long.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from pyinfra_overlaymig.format import paths
+from pyinfra_overlaymig.format import paths, readiness
 from pyinfra_overlaymig.runner import files, processes, s6, services, store
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import warn, write
@@ -14,11 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SETTLES = 1.0
-"""Seconds that a service has to live which told that it is ready."""
-_SETTLES_SILENT = 3.0
-"""The same where nothing is told but that it began."""
-_DEATHS = 3
 _LINES = 20
 
 
@@ -62,16 +57,16 @@ class Waiting:
         return left <= 0
 
     def _tells(self) -> bool:
-        return os.path.isfile(f"{self.place}/notification-fd")
+        return os.path.isfile(f"{self.place}/{readiness.TELLS}")
 
     def _settles(self) -> float:
-        silent = not self._tells() or os.path.isfile(f"{self.place}/data/begins")
-        return _SETTLES_SILENT if silent else _SETTLES
+        begins = os.path.isfile(f"{self.place}/{readiness.BEGINS}")
+        return readiness.settles(tells=self._tells(), begins=begins)
 
     def _why_not(self, status: s6.Status | None) -> str:
-        if status and not status.up and (reason := files.first_line(f"{self.place}/reason")):
+        if status and not status.up and (reason := files.first_line(f"{self.place}/{readiness.REASON}")):
             return f"stays down: {reason}"
-        if self._died(status) >= _DEATHS:
+        if self._died(status) >= readiness.DEATHS:
             return "died three times while it started"
         if status and status.stopped and not os.path.exists(f"{self.place}/down"):
             return "has given up"
@@ -207,4 +202,5 @@ def _is_ready(name: str) -> bool:
     status = s6.read(services.linked(name))
     if status is None:
         return False
-    return status.ready if os.path.isfile(f"{services.linked(name)}/notification-fd") else status.up
+    tells = os.path.isfile(f"{services.linked(name)}/{readiness.TELLS}")
+    return readiness.is_ready(up=status.up, told=status.ready, tells=tells)

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 
-from pyinfra_overlaymig.format import FORMAT, history, lines
+from pyinfra_overlaymig.format import FORMAT, history, lines, readiness
 from pyinfra_overlaymig.format.paths import SCANDIR, STAGING
 from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
 from pyinfra_overlaymig.runner.audit import auditd
@@ -99,7 +99,7 @@ def _service(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "up": one.up,
-        "ready": one.ready if os.path.isfile(f"{directory}/notification-fd") else one.up,
+        "ready": readiness.is_ready(up=one.up, told=one.ready, tells=os.path.isfile(f"{directory}/{readiness.TELLS}")),
         "pid": one.pid or -1,
         "wanted_up": one.wanted_up,
         "since": int(one.since),
@@ -108,7 +108,7 @@ def _service(name: str) -> dict[str, Any]:
 
 
 def _reason(directory: str) -> str:
-    return re.sub(r"[^A-Za-z0-9 ._/:@=+,()-]", "", files.read(f"{directory}/reason"))
+    return re.sub(r"[^A-Za-z0-9 ._/:@=+,()-]", "", files.read(f"{directory}/{readiness.REASON}"))
 
 
 def _lock() -> dict[str, Any] | None:
