@@ -1,19 +1,21 @@
-"""The child that holds the log as long as its session is open, takes the records in the end, and has the rules deleted.
+"""The child that holds the log as long as its session is open, has it watched, and takes the records in the end.
 
 Descriptors hold the log, so somebody has to sleep on its directory meanwhile; the runner itself waits for the script.
+Nor does it wait for what the kernel takes its time for: deleting rules, and closing what inotify was asked with.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import NamedTuple
 
 from pyinfra_overlaymig.runner import files, linux, lock, spawn
 from pyinfra_overlaymig.runner.audit import auditd, hold, rules, shared
 from pyinfra_overlaymig.runner.audit.netlink import Audit
 
-_ANSWER, _LEAVE, _STOP = b".", b"l", b"s"
+_ANSWER, _WATCH, _LEAVE, _STOP = b".", b"w", b"l", b"s"
 _NAME = "audit-hold"
 
 
@@ -36,17 +38,16 @@ class Holder:
         os.close(told)
         os.close(tells)
 
+    def watch(self) -> None:
+        """Has the session watched that was entered, or the state says why not."""
+        self._tell(_WATCH)
+        os.read(self._done, 1)
+
     def leave(self, *, entered: bool) -> None:
         """The session is over; where nobody ``entered`` it there is nothing to take."""
-        if not self._open:
-            return
-        self._open = False
-        try:
-            os.write(self._orders, _LEAVE if entered else _STOP)
-        except BrokenPipeError:
-            # It is gone, and will not answer.
-            return
-        finally:
+        if self._open:
+            self._open = False
+            self._tell(_LEAVE if entered else _STOP)
             os.close(self._orders)
 
     def await_taken(self) -> bool:
@@ -55,6 +56,11 @@ class Holder:
             return bool(os.read(self._done, 1))
         finally:
             os.close(self._done)
+
+    def _tell(self, order: bytes) -> None:
+        # One that is gone does not answer, either.
+        with suppress(BrokenPipeError):
+            os.write(self._orders, order)
 
 
 class _Child(NamedTuple):
@@ -67,7 +73,9 @@ class _Child(NamedTuple):
 
 def _keep(directory: str, log: hold.Log, own: _Child) -> None:
     _prepare()
-    order = hold.until_told(log, own.orders)
+    while (order := hold.until_told(log, own.orders)) == _WATCH:
+        _watch(directory)
+        os.write(own.done, _ANSWER)
     if not order:
         # The runner is gone: the next verb puts in order what it has left.
         return
@@ -79,7 +87,6 @@ def _keep(directory: str, log: hold.Log, own: _Child) -> None:
     os.write(own.done, _ANSWER)
     if own.used >= 0:
         if number is not None:
-            # The kernel takes its time for each rule.
             with Audit() as audit:
                 rules.end(audit, lambda session: session == number)
         os.close(own.used)
@@ -97,6 +104,22 @@ def _prepare() -> None:
     os.close(nothing)
     with open("/proc/self/comm", "w", encoding="ascii") as file:
         file.write(_NAME)
+
+
+def _watch(directory: str) -> None:
+    number, uppers, devices = scope(directory)
+    if number is None:
+        return
+    if shared.there():
+        lost, done = shared.ask("begin", number, uppers, devices), True
+    else:
+        with Audit() as audit:
+            lost = str(audit.status().lost)
+            done = rules.begin(audit, number, uppers, devices)
+    if lost is not None:
+        files.append_line(f"{directory}/lost", lost)
+    if lost is None or not done:
+        files.write_plain(f"{directory}/state", "no-rules\n")
 
 
 def _take(directory: str, log: hold.Log) -> None:

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 
 from pyinfra_overlaymig.runner import files, linux
-from pyinfra_overlaymig.runner.audit import auditd, hold, places, rules, shared
+from pyinfra_overlaymig.runner.audit import auditd, hold, places, shared
 from pyinfra_overlaymig.runner.audit.holder import Holder, scope
 from pyinfra_overlaymig.runner.audit.netlink import Audit
 from pyinfra_overlaymig.runner.audit.outcome import (
@@ -112,26 +112,11 @@ class Session:
         os.close(self._watched[0])
         # Nothing comes where it ended before.
         if os.read(self._quiet[0], 1):
-            self._watch()
+            self._holder.watch()
             with suppress(BrokenPipeError):
                 os.write(self._watched[1], _ANSWER)
         os.close(self._quiet[0])
         os.close(self._watched[1])
-
-    def _watch(self) -> None:
-        number, uppers, devices = scope(self.directory)
-        if number is None:
-            return
-        if shared.there():
-            lost, done = shared.ask("begin", number, uppers, devices), True
-        else:
-            with Audit() as audit:
-                lost = str(audit.status().lost)
-                done = rules.begin(audit, number, uppers, devices)
-        if lost is not None:
-            files.append_line(f"{self.directory}/lost", lost)
-        if lost is None or not done:
-            self._set("no-rules")
 
     # Meanwhile, in the process that is to be watched.
 
