@@ -22,7 +22,7 @@ from tests.rig import RUNNER, Rig
 
 TOP = Path(pyinfra_overlaymig.__file__).parent.parent
 # The runner's own processes, and not the shell whose command line says so.
-APPLY = "([s]ystem-migrate|[o]verlaymig/runner) apply"
+APPLY = "[o]verlaymig/runner/__main__.py apply"
 TERSE = "-a always,exclude -F msgtype="
 
 

@@ -62,7 +62,7 @@ def killed_in_its_script(rig: Rig, id: str) -> None:
         f"""
         exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
         until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
-        pkill -KILL -f '[o]verlaymig/runner apply'; sleep 3
+        pkill -KILL -f '[o]verlaymig/runner/__main__.py apply'; sleep 3
         """,
         stdin=rig.migration(id, "echo begun; sleep 6666"),
     )
