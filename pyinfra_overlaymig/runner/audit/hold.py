@@ -1,15 +1,14 @@
-"""A child that holds the audit log's files open, so that one which is rotated away can still be read, and takes the
-session's records in the end: a busy session writes more than auditd keeps. It sleeps until the log's directory changes.
+"""The audit log's files, held open so that one which is rotated away can still be read: a busy session writes more than
+auditd keeps. Nothing here polls: the log's directory tells when it changes.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 
-from pyinfra_overlaymig.runner import files, linux, lock
+from pyinfra_overlaymig.runner import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,21 +161,3 @@ def _mark() -> bytes:
     with open("/proc/self/loginuid", "w", encoding="ascii") as file:
         file.write("0")
     return f" ses={files.read('/proc/self/sessionid')} ".encode()
-
-
-def prepare(name: str) -> None:
-    """What a process of its own has to give up, and is called: nothing that others wait for the end of."""
-    lock.release()
-    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
-    nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
-    with open("/proc/self/comm", "w", encoding="ascii") as file:
-        file.write(name)
-
-
-def stay() -> None:
-    """From here on this process ends by itself, whatever becomes of its parent."""
-    linux.set_parent_death_signal(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 _ESCAPES = {9: "\\011", 10: "\\012", 32: "\\040", 92: "\\134"}
 _QUIET = ("/dev", "/proc", "/run")
 _NO_FILES = (*_QUIET, "/sys")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def escape(path: str) -> str:
     """A path as lists have it, in Latin-1: blanks, tabs, newlines and backslashes as three octal digits."""
+    if path.isascii() and path.isprintable() and " " not in path and "\\" not in path:
+        return path
     return os.fsencode(path).decode("latin-1").translate(_ESCAPES)
 
 
@@ -94,45 +98,44 @@ def inodes(upper: str, root: str, prefix: str) -> Iterator[str]:
     """
     top = escape(prefix.strip("/"))
     number = device(root)
-    base = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    yield f"{number}\t{os.stat(root).st_ino} d\t{top}"
+    start, base = (os.open(path, _DIRECTORY) for path in (upper, root))
+    waiting = [(".", f"{top}/" if top else "")]
     try:
-        yield f"{number}\t{os.fstat(base).st_ino} d\t{top}"
-        start = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        yield from _below(start, base, f"{number}\t", f"{top}/" if top else "")
+        while waiting:
+            here, shown = waiting.pop()
+            for name, key in _held(here, start, base):
+                path = f"{shown}{escape(name)}"
+                yield f"{number}\t{key}\t{path}"
+                if key.endswith("d"):
+                    waiting.append((f"{here}/{name}", f"{path}/"))
     finally:
+        os.close(start)
         os.close(base)
 
 
-def _below(upper: int, root: int, before: str, prefix: str) -> Iterator[str]:
-    """By descriptors: paths in there may be longer than the kernel takes. Closes ``upper``."""
-    inner = []
+def _held(path: str, upper: int, root: int) -> list[tuple[str, str]]:
+    """What the directory ``path`` of an upper holds: names, and the numbers that they have in the root."""
+    found = []
     try:
-        with os.scandir(upper) as entries:
-            for entry in entries:
-                try:
-                    found = os.stat(entry.name, dir_fd=root, follow_symlinks=False)
-                except FileNotFoundError:
-                    # A whiteout.
-                    continue
-                path = prefix + escape(entry.name)
-                if stat.S_ISDIR(found.st_mode):
-                    yield f"{before}{found.st_ino} d\t{path}"
-                    inner.append((entry.name, path))
-                else:
-                    yield f"{before}{found.st_ino} f\t{path}"
-        for name, path in inner:
-            yield from _inside(name, upper, root, before, path)
-    finally:
-        os.close(upper)
-
-
-def _inside(name: str, upper: int, root: int, before: str, path: str) -> Iterator[str]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    shown = os.open(name, flags, dir_fd=root)
+        here, there = os.open(path, _DIRECTORY, dir_fd=upper), os.open(path, _DIRECTORY, dir_fd=root)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        # What lies so deep is told of by the names that processes gave it.
+        return []
     try:
-        yield from _below(os.open(name, flags, dir_fd=upper), shown, before, f"{path}/")
+        for name in os.listdir(here):
+            try:
+                entry = os.stat(name, dir_fd=there, follow_symlinks=False)
+            except FileNotFoundError:
+                # A whiteout.
+                continue
+            found.append((name, f"{entry.st_ino} {'d' if stat.S_ISDIR(entry.st_mode) else 'f'}"))
     finally:
-        os.close(shown)
+        os.close(here)
+        os.close(there)
+    return found
 
 
 def by_number(wanted: Mapping[str, set[str]], places: Mapping[str, str], root: str, *, but: str) -> Iterator[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from pyinfra_overlaymig.runner import files, linux, spawn
-from pyinfra_overlaymig.runner.audit import auditd, hold, places, rules, shared
+from pyinfra_overlaymig.runner import files, linux
+from pyinfra_overlaymig.runner.audit import auditd, hold, places, shared
+from pyinfra_overlaymig.runner.audit.holder import Holder, scope
 from pyinfra_overlaymig.runner.audit.netlink import Audit
 from pyinfra_overlaymig.runner.audit.outcome import (
     begin_explaining,
@@ -47,7 +48,7 @@ __all__ = [
     "trace",
     "unread",
 ]
-_ANSWER, _LEAVE, _STOP = b".", b"l", b"s"
+_ANSWER = b"."
 
 state = auditd.state
 
@@ -57,10 +58,9 @@ class Session:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._holder: spawn.Child | None = None
-        self._orders = self._done = -1
+        self._holder: Holder | None = None
         self._quiet = self._watched = (-1, -1)
-        self._left = self._concluded = False
+        self._concluded = False
 
     @property
     def state(self) -> str:
@@ -73,15 +73,6 @@ class Session:
 
     def _set(self, state: str) -> None:
         files.write_plain(f"{self.directory}/state", f"{state}\n")
-
-    def _number(self) -> int | None:
-        """The session's id, None where nobody entered it."""
-        text = files.first_line(f"{self.directory}/session")
-        return int(text) if text else None
-
-    def _scope(self) -> tuple[int, list[str]]:
-        """The type of the uppers' file system, 0 for none, and the devices that are left out."""
-        return int(files.first_line(f"{self.directory}/uppers") or 0), files.lines(f"{self.directory}/quiet")
 
     # Before, in the runner.
 
@@ -100,6 +91,8 @@ class Session:
             finally:
                 # It is the holder's now.
                 os.close(used)
+        if not self._holder:
+            auditd.end()
 
     def _hold(self, path: str, used: int) -> None:
         files.write_plain(f"{self.directory}/log", f"{path}\n")
@@ -108,12 +101,7 @@ class Session:
         except (FileNotFoundError, NotADirectoryError):
             self._set("no-log")
             return
-        told, self._orders = os.pipe()
-        self._done, tells = os.pipe()
-        self._holder = spawn.fork(lambda: self._keep(log, (told, tells), used))
-        log.close()
-        os.close(told)
-        os.close(tells)
+        self._holder = Holder(self.directory, log, used)
         self._quiet, self._watched = os.pipe(), os.pipe()
 
     def watch(self) -> None:
@@ -124,28 +112,11 @@ class Session:
         os.close(self._watched[0])
         # Nothing comes where it ended before.
         if os.read(self._quiet[0], 1):
-            self._watch()
+            self._holder.watch()
             with suppress(BrokenPipeError):
                 os.write(self._watched[1], _ANSWER)
         os.close(self._quiet[0])
         os.close(self._watched[1])
-
-    def _watch(self) -> None:
-        number = self._number()
-        if number is None:
-            return
-        uppers, devices = self._scope()
-        if shared.there():
-            lost = shared.ask("begin", number, uppers, devices)
-        else:
-            with Audit() as audit:
-                lost = str(audit.status().lost)
-                if not rules.begin(audit, number, uppers, devices):
-                    self._set("no-rules")
-        if lost is None:
-            self._set("no-rules")
-        else:
-            files.append_line(f"{self.directory}/lost", lost)
 
     # Meanwhile, in the process that is to be watched.
 
@@ -189,12 +160,12 @@ class Session:
 
     def inodes(self, upper: str, root: str, prefix: str) -> None:
         """Notes what audit's inode numbers are called of what ``upper`` holds, as ``root`` shows it."""
-        if self._number() is not None:
+        if self._entered():
             places.write(f"{self.directory}/inodes", places.inodes(upper, root, prefix), more=True)
 
     def unwatched(self) -> None:
         """What follows is the runner's own work: it goes on in another session, which no rule names."""
-        if self._number() is not None:
+        if self._entered():
             with suppress(OSError):
                 _renew()
 
@@ -202,64 +173,23 @@ class Session:
 
     def leave(self) -> None:
         """Begins to take the session's records; its rules go after them, and nobody waits for that."""
-        if self._left or not self._holder:
-            return
-        self._left = True
-        with suppress(BrokenPipeError):
-            os.write(self._orders, _STOP if self._number() is None else _LEAVE)
-        os.close(self._orders)
+        if self._holder:
+            self._holder.leave(entered=self._entered())
 
     def conclude(self) -> str:
         """Waits until the records are taken; the state."""
         self.leave()
         if self._holder and not self._concluded:
             self._concluded = True
-            if not os.read(self._done, 1):
+            if not self._holder.await_taken():
                 self._set("unreadable")
-            os.close(self._done)
         return self.state
 
     def summary(self) -> list[tuple[str, str]]:
         return summary(os.path.dirname(self.directory))
 
-    # In the child that holds the log.
-
-    def _keep(self, log: hold.Log, pipes: tuple[int, int], used: int) -> None:
-        orders, done = pipes
-        os.close(self._orders)
-        os.close(self._done)
-        hold.prepare("audit-hold")
-        order = hold.until_told(log, orders)
-        if not order:
-            # The next verb puts in order what its runner has left.
-            return
-        number = self._number() if order == _LEAVE else None
-        if number is not None:
-            self._take(log, number)
-        hold.stay()
-        os.write(done, _ANSWER)
-        if used >= 0:
-            if number is not None:
-                # The kernel takes its time for each rule.
-                with Audit() as audit:
-                    rules.end(audit, lambda session: session == number)
-            os.close(used)
-            auditd.end()
-
-    def _take(self, log: hold.Log, number: int) -> None:
-        try:
-            missing = hold.take(log, f"{self.directory}/records")
-        except OSError:
-            missing = "unreadable"
-        if missing:
-            self._set(missing)
-        files.append_line(f"{self.directory}/lost", self._lost(number))
-
-    def _lost(self, number: int) -> str:
-        if shared.there():
-            return shared.ask("end", number, *self._scope()) or "unknown"
-        with Audit() as audit:
-            return str(audit.status().lost)
+    def _entered(self) -> bool:
+        return scope(self.directory)[0] is not None
 
 
 def open(directory: str) -> Session:
