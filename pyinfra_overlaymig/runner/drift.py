@@ -129,7 +129,8 @@ def change(to: int) -> None:
         path = unescape_path(one.path)
         if one.op == "M" and one.kind == "d":
             _take_metadata(top, path)
-        else:
+        elif all(files.plain_dir(f"{top}/{above}") for above in trees.parents(path)):
+            # A directory that has become a link meanwhile would lead out of the upper.
             files.drop(f"{top}/{path}")
     if os.path.isdir(f"{_CHANGE}/bring"):
         trees.link_tree(f"{_CHANGE}/bring", top, skip_existing=True)

@@ -80,7 +80,7 @@ def _adopt(paths: list[str]) -> int:
     found = drift.compared(live, sorted({entry for path in paths for entry in _below(live, path)}, key=os.fsencode))
     if not found.changes:
         raise invalid("nothing there differs from the generation", "system-migrate drift lists what does")
-    return worker.run(f"{RUN}/adopt.log", lambda: _seal(found.changes))
+    return worker.run(f"{RUN}/adopt.log", lambda: _seal(tuple(found.changes)))
 
 
 def _below(live: int, path: str) -> list[str]:
@@ -89,13 +89,13 @@ def _below(live: int, path: str) -> list[str]:
     return [path, *(f"{path}/{name}" for name, _ in trees.walk(top))] if files.plain_dir(top) else [path]
 
 
-def _seal(changes: list[Change]) -> int:
+def _seal(changes: tuple[Change, ...]) -> int:
     from pyinfra_overlaymig.runner import adopt
 
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     label = os.path.basename(unescape_path(changes[0].path)).lower()
-    if not attempt(lambda: adopt.adopt(label, drift.Conflicts(tuple(changes)))):
+    if not attempt(lambda: adopt.adopt(label, changes)):
         if not attempt(lambda: recovery.recover(live=True)):
             raise Leave(20, "the drift was not adopted, and that was not taken back", "run: system-migrate recover")
         raise Leave(9, "the drift was not adopted; the machine is as it was before", "the reason is above")
