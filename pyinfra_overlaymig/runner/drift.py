@@ -150,6 +150,8 @@ def prepare_drop(journal: str, changes: Iterable[Change]) -> None:
     top = f"{UPPER}/{catch_up.live()}/upper"
     for one in changes:
         _link_with_parents(top, f"{journal}/drift/bring", unescape_path(one.path))
+    # It is laid over an upper, whose top is the running root itself.
+    copies.take_metadata(top, f"{journal}/drift/bring", times=True, overlay=False)
     files.write_plain(f"{journal}/drift/drop", changes_format.text(changes))
 
 
