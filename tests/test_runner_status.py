@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pyinfra_overlaymig.format import paths
+from pyinfra_overlaymig.format.needs import PROGRAMS
 from pyinfra_overlaymig.format.status import UNKNOWN, Evidence, LockOwner, Status, parse
-from pyinfra_overlaymig.runner import files, metadata, migrations, store, summary
+from pyinfra_overlaymig.runner import capabilities, files, metadata, migrations, store, summary
 from pyinfra_overlaymig.runner.say import Leave
 from pyinfra_overlaymig.runner.verbs import diff
 from tests.sandbox import run_in_sandbox
@@ -286,6 +287,21 @@ def test_check_names_what_the_base_lacks(tmp_path: Path) -> None:
     assert done.stdout == "exit 3\n"
     assert "lacks: s6-log (package s6)\n" in done.stderr
     assert "install s6 in the base image" in done.stderr
+
+
+def test_what_a_running_generation_hides_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What apt installs gets into a layer's upper: only another image gives the base what it lacks."""
+    monkeypatch.setattr(capabilities, "booted", lambda: True)
+    assert capabilities.hint(["s6-log (package s6)"]).startswith("rebuild the image with s6")
+    monkeypatch.setattr(capabilities, "booted", lambda: False)
+    assert capabilities.hint(["s6-log (package s6)"]) == "install s6 in the base image"
+    assert capabilities.hint(["overlayfs in the kernel"]) == "run the machine on a kernel that has it"
+
+
+def test_what_is_missing_is_looked_for_in_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root without anything lacks all programs, whatever this one has."""
+    monkeypatch.setattr(capabilities, "root", lambda: str(tmp_path))
+    assert [str(need) for need in PROGRAMS] == capabilities.missing()[: len(PROGRAMS)]
 
 
 CHANGES = """\
