@@ -72,6 +72,33 @@ def test_given_up_drift_is_gone(fresh: Rig) -> None:
     assert fresh.run(RUNNER, "drift", "discard", "/etc/nothing").code == 4
 
 
+def test_no_path_leads_out_of_the_drift(fresh: Rig) -> None:
+    """Upwards, through links, or by the name of something that is elsewhere: refused, and all is there still."""
+    assert fresh.apply("20250101-001_app", "echo x >/etc/app").code == 0
+    fresh.sh(
+        "ln -s /data/system/layers /etc/out; ln -s ../data/system /root/up; mkdir /opt/mine; ln -s /opt/mine /srv/in"
+    )
+    layer = "data/system/layers/20250101-001_app"
+    named = (f"../../../{layer}", f"/{layer}", "/etc/out/20250101-001_app", "/etc/out/20250101-001_app/etc/app", "/")
+    more = (
+        "../../../layers/20250101-001_app",
+        "/root/up/layers/20250101-001_app",
+        "..",
+        ".",
+        "",
+    )
+    before = fresh.tree()
+    for path in (*named, *more):
+        for verb in ("discard", "adopt"):
+            result = fresh.run(RUNNER, "drift", verb, path)
+            assert (result.code, "is not drift" in result.err) == (4, True), path
+    assert fresh.tree() ^ before == frozenset()
+    # The link itself is drift, and what it leads to in the running root can be named through it.
+    fresh.sh("echo x >/opt/mine/file")
+    assert fresh.run(RUNNER, "drift", "discard", "/etc/out", "/root/up/", "/srv/in/file").code == 0
+    fresh.sh("test ! -L /etc/out; test ! -L /root/up; test -d /opt/mine; test ! -e /opt/mine/file; test -e /etc/app")
+
+
 def test_adopted_drift_is_a_layer(fresh: Rig) -> None:
     """`drift adopt`: the root looks the same, it is no drift any more, and a rollback takes it away."""
     fresh.sh("mkdir -p '/opt/my own/deep'; echo a >'/opt/my own/deep/file'; rm /etc/issue; chmod 600 /etc/host.conf")

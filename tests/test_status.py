@@ -123,6 +123,41 @@ def test_every_status_round_trips(status: Status) -> None:
     assert parse(json.dumps(status.to_json())) == status
 
 
+def test_a_long_past_is_told_shortly_and_read_whole() -> None:
+    """400 layers: each generation has its stack, each migration its record, and the document stays small."""
+    ids = [f"20240101-{n:03d}_add_postgresql" for n in range(400)]
+    one = STATUS.migrations[0]
+    status = replace(
+        STATUS,
+        stack=tuple(ids),
+        generations=tuple(Generation(n + 1, tuple(ids[: n + 1]), base="a16d") for n in range(400)),
+        migrations=tuple(replace(one, id=id, digest=f"{n:064x}", generation=n + 1) for n, id in enumerate(ids)),
+    )
+    text = json.dumps(status.to_json(), separators=(",", ":"))
+    assert len(text) < 100_000
+    assert parse(text) == status
+
+
+@pytest.mark.parametrize("key", ["parent", "to", "drop", "below", "add"])
+def test_a_short_form_is_as_strict(key: str) -> None:
+    """A generation that is told by what it changed is not guessed at either."""
+    error = refusal(replaced(["generations", 1], {"n": 2, key: 1.5}))
+    assert str(error).startswith(f"status.generations[].{key} should be ")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("generations", {"generations": [{"n": 2, "parent": 1}]}),
+        ("migrations", {"migrations": {"same": {}, "columns": [], "rows": [[1]]}}),
+        ("migrations[].id", {"migrations": {"same": {}, "columns": ["digest"], "rows": [["aa"]]}}),
+    ],
+)
+def test_a_past_that_makes_no_sense_is_refused(name: str, changed: dict[str, Any]) -> None:
+    """Differences from what is not told, and tables that are none."""
+    assert str(refusal(document() | changed)).startswith(f"status.{name} should be ")
+
+
 @pytest.mark.parametrize("status", [UNKNOWN, Status(known=True)])
 def test_no_status_and_no_runner_round_trip(status: Status) -> None:
     """Unknown stays unknown and bare stays bare, on the way through JSON."""

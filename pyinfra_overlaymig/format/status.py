@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
+from pyinfra_overlaymig.format import history
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.json_fields import Fields, mismatch
 from pyinfra_overlaymig.format.octal import escape_text
@@ -54,8 +55,9 @@ class Generation(Record):
 class MigrationRecord(Record):
     """A migration that a machine has. ``size`` in bytes; ``active``: its layer is in the stack.
 
-    ``status`` is `applied`, or `committed` when it was interrupted after its commit point. ``audit`` is `on` where it
-    was watched from begin to end, else why not; ``lost`` and ``unexplained`` count records and paths, where it was.
+    ``status`` is `applied`, `committed` when it was interrupted after its commit point, or `unreadable`. ``audit`` is
+    `on` where it was watched from begin to end, else why not; ``lost`` and ``unexplained`` count records and paths,
+    where it was.
     """
 
     id: str
@@ -187,7 +189,12 @@ class Status(Record):
             return {"known": False}
         if self.runner is None:
             return {"known": True, "format": FORMAT, "runner": None}
-        return {"known": True, "format": FORMAT} | super().to_json()
+        past = [history.Past(one.n, one.stack, one.instead_of, one.base) for one in self.generations]
+        told = {
+            "generations": history.tell_generations(past),
+            "migrations": history.tell_migrations([one.to_json() for one in self.migrations]),
+        }
+        return {"known": True, "format": FORMAT} | super().to_json() | told
 
 
 UNKNOWN: Final = Status(known=False)
@@ -235,8 +242,8 @@ def _status(top: Fields) -> Status:
         running=top.number("running"),
         failed_boots=top.optional_number("failed_boots") or 0,
         stack=top.texts("stack"),
-        generations=top.objects("generations", _generation),
-        migrations=top.objects("migrations", _migration),
+        generations=_generations(top),
+        migrations=_migrations(top),
         evidence=top.objects(
             "evidence",
             lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit")),
@@ -248,8 +255,32 @@ def _status(top: Fields) -> Status:
     )
 
 
-def _generation(one: Fields) -> Generation:
-    return Generation(one.number("n"), one.texts("stack"), one.optional_number("instead_of"), one.optional_text("base"))
+def _generations(top: Fields) -> tuple[Generation, ...]:
+    told = top.objects("generations", _told_generation)
+    try:
+        return tuple(Generation(*one) for one in history.read_generations(told))
+    except FormatError as error:
+        raise mismatch(f"{top.where}.generations", "a history", str(error)) from error
+
+
+def _told_generation(one: Fields) -> dict[str, Any]:
+    """As it is told, in full or by what it changed, each key with the type it must have."""
+    told: dict[str, Any] = {"n": one.number("n"), "instead_of": one.optional_number("instead_of")}
+    told |= {key: one.number(key) for key in ("parent", "to", "drop", "below") if key in one.values}
+    told |= {key: one.texts(key) for key in ("stack", "add") if key in one.values}
+    if "base" in one.values:
+        told["base"] = one.optional_text("base")
+    return told
+
+
+def _migrations(top: Fields) -> tuple[MigrationRecord, ...]:
+    told = top.values.get("migrations")
+    if isinstance(told, dict):
+        try:
+            top = Fields({"migrations": history.read_migrations(told)}, top.where)
+        except FormatError as error:
+            raise mismatch(f"{top.where}.migrations", "a list or a table", str(error)) from error
+    return top.objects("migrations", _migration)
 
 
 def _migration(one: Fields) -> MigrationRecord:

@@ -130,7 +130,8 @@ def change(to: int) -> None:
         path = unescape_path(one.path)
         if one.op == "M" and one.kind == "d":
             _take_metadata(top, path)
-        else:
+        elif all(files.plain_dir(f"{top}/{above}") for above in trees.parents(path)):
+            # A directory that has become a link meanwhile would lead out of the upper.
             files.drop(f"{top}/{path}")
     if os.path.isdir(f"{_CHANGE}/bring"):
         trees.link_tree(f"{_CHANGE}/bring", top, skip_existing=True)
@@ -150,6 +151,8 @@ def prepare_drop(journal: str, changes: Iterable[Change]) -> None:
     top = f"{UPPER}/{catch_up.live()}/upper"
     for one in changes:
         _link_with_parents(top, f"{journal}/drift/bring", unescape_path(one.path))
+    # It is laid over an upper, whose top is the running root itself.
+    copies.take_metadata(top, f"{journal}/drift/bring", times=True, overlay=False)
     files.write_plain(f"{journal}/drift/drop", changes_format.text(changes))
 
 

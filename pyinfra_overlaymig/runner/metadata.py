@@ -51,13 +51,13 @@ def write() -> None:
     files.write_file(METADATA, json.dumps(document, separators=(",", ":")) + "\n")
 
 
-def read() -> Index:
-    """What there is now; of what the index knows, nothing is read."""
+def read(current: int | None = None) -> Index:
+    """What there is now, where generation ``current`` is; of what the index knows, nothing is read."""
     old = _rendered()
     # Before anything is looked at: what changes from here on is not settled.
     settled = time.time_ns() - _SETTLED_NS
     seen: dict[str, str] = {}
-    told = _migrations(old, settled, seen)
+    told = _migrations(old, frozenset(store.stack(current)), settled, seen)
     return Index(told, _generations(old, settled, seen), seen)
 
 
@@ -73,9 +73,8 @@ def _rendered() -> Index:
         return _NOTHING
 
 
-def _migrations(old: Index, settled: int, seen: dict[str, str]) -> list[dict[str, Any]]:
+def _migrations(old: Index, stack: frozenset[str], settled: int, seen: dict[str, str]) -> list[dict[str, Any]]:
     known = {one["id"]: one for one in old.migrations}
-    stack = frozenset(store.stack())
     found = []
     for id in files.names(MIGRATIONS):
         if id.endswith((".json", ".new")):

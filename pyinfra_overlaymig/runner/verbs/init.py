@@ -7,8 +7,8 @@ import re
 import sys
 
 from pyinfra_overlaymig.format.paths import BASE, DATA, SYSTEM
-from pyinfra_overlaymig.runner import base, copies, files, linux, lock, mountinfo, store
-from pyinfra_overlaymig.runner.say import invalid, say, unable, usage
+from pyinfra_overlaymig.runner import base, copies, files, linux, lock, metadata, mountinfo, store
+from pyinfra_overlaymig.runner.say import attempt, invalid, say, unable, usage
 from pyinfra_overlaymig.runner.version import VERSION
 
 HOME = f"{SYSTEM}/runner"
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
     old = [one for one in files.names(HOME) if one not in (name, previous) and files.plain_dir(f"{HOME}/{one}")]
     files.drop(*(f"{HOME}/{one}" for one in old))
     _link()
+    # What an older runner rendered says less: status would read all records until the next change.
+    attempt(metadata.write)
     say(f"runner {VERSION} ({name}) is installed in {HOME}")
     return 0
 

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         raise usage("status takes no arguments", "system-migrate status")
     try:
         document = _document()
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, who asks is told that it is not known
         explain(error)
         document = {"known": False, "format": FORMAT}
     write(1, json.dumps(document, separators=(",", ":")) + "\n")
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 def _document() -> dict[str, Any]:
     current = store.current()
-    past = metadata.read()
+    past = metadata.read(current)
     return {
         **_machine(),
         "generation": current,
