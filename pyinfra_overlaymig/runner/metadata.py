@@ -54,11 +54,11 @@ def write() -> None:
 def read(current: int | None = None) -> Index:
     """What there is now, where generation ``current`` is; of what the index knows, nothing is read."""
     old = _rendered()
-    # Before anything is looked at: what changes from here on is not settled.
-    settled = time.time_ns() - _SETTLED_NS
+    # Before anything is looked at: what changes from here on has just changed.
+    now = time.time_ns()
     seen: dict[str, str] = {}
-    told = _migrations(old, frozenset(store.stack(current)), settled, seen)
-    return Index(told, _generations(old, settled, seen), seen)
+    told = _migrations(old, frozenset(store.stack(current)), now, seen)
+    return Index(told, _generations(old, now, seen), seen)
 
 
 def _rendered() -> Index:
@@ -73,7 +73,7 @@ def _rendered() -> Index:
         return _NOTHING
 
 
-def _migrations(old: Index, stack: frozenset[str], settled: int, seen: dict[str, str]) -> list[dict[str, Any]]:
+def _migrations(old: Index, stack: frozenset[str], now: int, seen: dict[str, str]) -> list[dict[str, Any]]:
     known = {one["id"]: one for one in old.migrations}
     found = []
     for id in files.names(MIGRATIONS):
@@ -84,12 +84,17 @@ def _migrations(old: Index, stack: frozenset[str], settled: int, seen: dict[str,
         if one is None:
             continue
         one["active"] = id in stack
-        seen[id] = word if changed < settled else ""
+        seen[id] = _trusted(word, changed, now)
         found.append(one)
     return found
 
 
-def _generations(old: Index, settled: int, seen: dict[str, str]) -> list[history.Past]:
+def _trusted(word: str, changed: int, now: int) -> str:
+    """``word``, unless a change that comes now could have the same time. A clock that was set since is no reason."""
+    return word if abs(now - changed) > _SETTLED_NS else ""
+
+
+def _generations(old: Index, now: int, seen: dict[str, str]) -> list[history.Past]:
     known = {one.n: one for one in old.generations}
     found = []
     for n in store.generations():
@@ -99,7 +104,7 @@ def _generations(old: Index, settled: int, seen: dict[str, str]) -> list[history
             continue
         key, word = str(n), f"{status.st_ino:x}.{status.st_ctime_ns:x}"
         one = known.get(n) if word == old.seen.get(key) else None
-        seen[key] = word if status.st_ctime_ns < settled else ""
+        seen[key] = _trusted(word, status.st_ctime_ns, now)
         found.append(one or _past(n))
     return found
 
