@@ -116,7 +116,7 @@ def test_owners_follow_their_names(fresh: Rig) -> None:
     assert result.code == 0, result.text
     owners = fresh.sh("cd /var/lib/app; stat -c '%n %u %U %G' . a c")
     assert owners == ". 992 app app\na 992 app app\nc 0 root root\n"
-    assert "what was u 991 becomes 992" in fresh.sh("cat /data/state/var/log/app/current")
+    assert "what was u 991 becomes 992" in result.text
 
 
 def test_revert_after_the_new_service_moved_its_directories(fresh: Rig) -> None:

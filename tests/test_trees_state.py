@@ -53,7 +53,9 @@ class World:
         (self.journal / "state/paths").write_text(PATH.replace(" ", "\\040") + "\n")
         for module in (state, state_back):
             vars(module)["STATE"] = str(self.state)
-        vars(owners).update(ACCOUNTS=str(self.top / "accounts"), LIVE="/")
+        self.accounts: owners.Accounts = {}
+        vars(owners).update(STATE=str(self.state), ACCOUNTS=str(self.top / "accounts"), LIVE="/")
+        vars(owners)["coming"] = lambda: self.accounts
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
@@ -208,7 +210,6 @@ def test_a_snapshot_knows_whose_its_numbers_are(disk: Path) -> None:
     (snapshot / "then").write_text("x")
     os.chown(snapshot / "then", 811, 0)
     (world.top / "accounts.1").write_text(owners.text(then))
-    vars(owners)["STATE"] = str(world.state)
     owners.remember(PATH, now)
     (world.part / "snapshot").symlink_to(snapshot)
     (world.journal / "publishing").touch()
@@ -245,6 +246,63 @@ def test_a_snapshot_takes_the_place_of_the_whole_path(disk: Path, existed: bool)
         state.take_back(str(world.journal))
     assert os.listdir(world.live) == ["now"]
     assert (snapshot / "then").exists() == existed
+
+
+SWAPPED = {"alpha": (811, 812), "beta": (812, 811)}
+
+
+def mixed(world: World) -> dict[str, int]:
+    """State of two accounts, which a stage works on whose stack has them swapped; what the stage left, by owner."""
+    owners.remember(PATH, {("u", name): numbers[0] for name, numbers in SWAPPED.items()})
+    for name, numbers in SWAPPED.items():
+        for file in ("kept", "written", "given"):
+            (world.live / f"{name}-{file}").write_text("old")
+            os.chown(world.live / f"{name}-{file}", numbers[0], 0)
+        (world.live / f"{name}-dir").mkdir()
+        os.chown(world.live / f"{name}-dir", numbers[0], 0)
+    with world.stage() as seen:
+        for name, numbers in SWAPPED.items():
+            (seen / f"{name}-written").write_text("new")
+            (seen / f"{name}-dir/in").touch()
+            (seen / f"{name}-new").touch()
+            for file in ("new", "dir/in"):
+                os.chown(seen / f"{name}-{file}", numbers[1], 0)
+            os.chown(seen / f"{name}-given", 900, 0)
+    world.accounts = {("u", name): numbers[1] for name, numbers in SWAPPED.items()}
+    state.plan(str(world.journal))
+    (world.journal / "publishing").touch()
+    kept = ("kept", "written", "dir", "dir/in", "new")
+    wanted = {f"{name}-{file}": numbers[1] for name, numbers in SWAPPED.items() for file in kept}
+    return {**wanted, "alpha-given": 900, "beta-given": 900}
+
+
+@pytest.mark.parametrize("steps", [*range(0, 80, 3), 1000])
+def test_names_keep_their_files_when_the_new_stack_swaps_their_numbers(disk: Path, steps: int) -> None:
+    """What was there, what the script changed, and what it made; and all of it when it is taken back."""
+    world = World(disk)
+    wanted = mixed(world)
+    before = world.picture()
+    with tree_model.killed(steps):
+        state.publish(str(world.journal))
+    state.publish(str(world.journal))
+    assert {name: os.lstat(world.live / name).st_uid for name in wanted} == wanted
+    with tree_model.killed(steps):
+        state.take_back(str(world.journal))
+    state.take_back(str(world.journal))
+    owners.follow(PATH, {("u", name): numbers[0] for name, numbers in SWAPPED.items()})
+    assert world.picture() == before
+
+
+@pytest.mark.parametrize("steps", range(0, 80, 3))
+def test_half_swapped_numbers_are_taken_back(disk: Path, steps: int) -> None:
+    world = World(disk)
+    mixed(world)
+    before = world.picture()
+    with tree_model.killed(steps):
+        state.publish(str(world.journal))
+    state.take_back(str(world.journal))
+    owners.follow(PATH, {("u", name): numbers[0] for name, numbers in SWAPPED.items()})
+    assert world.picture() == before
 
 
 def linked(disk: Path) -> World:

@@ -15,6 +15,7 @@ from pyinfra_overlaymig.runner import (
     files,
     linux,
     metadata,
+    owners,
     reserve,
     services,
     services_follow,
@@ -131,6 +132,8 @@ def revert(id: str, generation: int, *, live: bool) -> None:
         attempt(lambda: _pause_own(id, force=True))
         switch.live()
     state.take_back(journal)
+    if live:
+        owners.follow_all()
     if live and not services_follow.follow(journal, (id,), back=True):
         warn("services of the generation before do not get ready")
     if os.path.isdir(f"{LAYERS}/{id}"):

@@ -11,8 +11,8 @@ import errno
 import os
 import stat
 
-from pyinfra_overlaymig.format.paths import ACCOUNTS, LIVE, STATE
-from pyinfra_overlaymig.runner import copies, files, rooted, store
+from pyinfra_overlaymig.format.paths import ACCOUNTS, LAYERS, LIVE, STAGING, STATE, UPPER
+from pyinfra_overlaymig.runner import catch_up, copies, files, rooted, store
 from pyinfra_overlaymig.runner.say import say, warn
 
 TYPE_CHECKING = False
@@ -33,14 +33,23 @@ Moves = dict[tuple[str, int], int]
 """By `u` or `g` and number, another number."""
 
 
+_FILES = (("u", "/etc/passwd"), ("g", "/etc/group"))
+
+
 def of(root: str) -> Accounts:
     """The accounts that a root knows."""
     found: Accounts = {}
-    for kind, file in (("u", "/etc/passwd"), ("g", "/etc/group")):
-        for line in files.lines(rooted.resolve(root, file)):
-            fields = line.split(":")
-            if len(fields) > 2 and fields[2].isdecimal():  # noqa: PLR2004 - NAME:PASSWORD:NUMBER
-                found.setdefault((kind, fields[0]), int(fields[2]))
+    for kind, file in _FILES:
+        found.update(_accounts(kind, rooted.resolve(root, file)))
+    return found
+
+
+def _accounts(kind: str, file: str) -> Accounts:
+    found: Accounts = {}
+    for line in files.lines(file):
+        fields = line.split(":")
+        if len(fields) > 2 and fields[2].isdecimal():  # noqa: PLR2004 - NAME:PASSWORD:NUMBER
+            found.setdefault((kind, fields[0]), int(fields[2]))
     return found
 
 
@@ -98,15 +107,37 @@ def remember(path: str, accounts: Mapping[tuple[str, str], int]) -> None:
         # A full disk is in nobody's way where nothing has changed.
         if files.read(file) != text(known):
             files.make_dirs(ACCOUNTS, mode=0o700)
-            files.write_file(file, text(known))
+            # Not synced by itself: all of it is, before anybody is told that it is done.
+            files.write_plain(f"{file}.new", text(known))
+            os.rename(f"{file}.new", file)
+
+
+def coming() -> Accounts:
+    """The accounts that the current generation has, also before it runs: what is changed by hand goes with it."""
+    tops = [f"{UPPER}/{catch_up.live()}/upper", *(f"{LAYERS}/{layer}" for layer in reversed(store.stack())), ""]
+    found: Accounts = {}
+    for kind, file in _FILES:
+        top = next((one for one in tops if os.path.isfile(one + file)), None)
+        found.update(_accounts(kind, "" if top is None else top + file))
+    return found
 
 
 def follow_all(root: str = LIVE) -> None:
-    """In each state path of the current generation, files follow the names that ``root`` has for their owners."""
+    """In each state path of the current generation, files follow the names that ``root`` has for their owners.
+
+    Not while a stage's state is published, which has followed already: what it would bring back has those numbers too.
+    """
+    if any(files.there(f"{STAGING}/{id}/publishing") for id in files.names(STAGING)):
+        return
     now = of(root)
     for path in store.state_paths():
         if files.plain_dir(STATE + path):
             follow(path, now)
+
+
+def moves_of(path: str, now: Mapping[tuple[str, str], int]) -> Moves:
+    """What `follow` would move."""
+    return plan(_known(path), now)[0]
 
 
 def follow(path: str, now: Mapping[tuple[str, str], int]) -> None:
@@ -119,12 +150,26 @@ def follow(path: str, now: Mapping[tuple[str, str], int]) -> None:
         for (kind, old), new in sorted(moves.items()):
             say(f"{path}: what was {kind} {old} becomes {new}")
         _change(STATE + path, {(kind, old): old + APART for kind, old in moves})
-        files.write_file(moving, "".join(f"{kind} {old} {new}\n" for (kind, old), new in sorted(moves.items())))
+        files.write_file(moving, moves_text(moves))
     if files.there(moving):
-        lines = [line.split(" ") for line in files.lines(moving)]
-        _change(STATE + path, {(kind, int(old) + APART): int(new) for kind, old, new in lines})
+        there = read_moves(moving)
+        _change(STATE + path, {(kind, old + APART): new for (kind, old), new in there.items()})
     remember(path, keep)
     files.drop(moving, f"{file}.moves")
+
+
+def moves_text(moves: Moves) -> str:
+    return "".join(f"{kind} {old} {new}\n" for (kind, old), new in sorted(moves.items()))
+
+
+def read_moves(file: str) -> Moves:
+    """What `moves_text` wrote."""
+    return {(kind, int(old)): int(new) for kind, old, new in (line.split(" ") for line in files.lines(file))}
+
+
+def moved(found: os.stat_result, moves: Moves) -> tuple[int, int]:
+    """The owner of an entry after its numbers have moved."""
+    return moves.get(("u", found.st_uid), found.st_uid), moves.get(("g", found.st_gid), found.st_gid)
 
 
 def _change(top: str, moves: Moves) -> None:
@@ -163,7 +208,7 @@ def _change_entry(name: str, here: int, moves: Moves, refused: list[OSError]) ->
 
 def _change_owner(name: str, here: int, found: os.stat_result, moves: Moves) -> None:
     """Mode, capabilities and ACLs stay: a change of owner takes set-user-id bits and capabilities away."""
-    owner = moves.get(("u", found.st_uid), found.st_uid), moves.get(("g", found.st_gid), found.st_gid)
+    owner = moved(found, moves)
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         if owner != (found.st_uid, found.st_gid):
             os.chown(name, *owner, dir_fd=here, follow_symlinks=False)

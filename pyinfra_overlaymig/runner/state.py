@@ -17,6 +17,7 @@ The journal is a directory: staging/<id> of a migration, rollback of a rollback 
             metadata of `dirs`, as it was: mode, owner, path
             attributes of `dirs`, as they were: time, extended attributes, path; older journals have none
             times    of `dirs`, as the script left them; older journals have none
+            owners   the accounts of the new stack; moves: the numbers that changed with it; owned: staged entries too
             old      what was replaced: the `had` entries, or the whole path
 """
 
@@ -70,6 +71,7 @@ def publish(journal: str) -> None:
     """Makes it the machine's. What is gone from the journal was published before."""
     for part in each(journal):
         if files.plain_dir(part.has("tree")):
+            owners.remember(part.path, owners.coming())
             _into_place(part.has("tree"), part)
         elif os.path.islink(part.has("snapshot")):
             _publish_snapshot(part)
@@ -113,10 +115,14 @@ def accounts_of(snapshot: str) -> str:
 
 
 def _publish_changes(part: Part) -> None:
+    from pyinfra_overlaymig.runner import state_owners
+
     upper, old = part.has("upper"), part.has("old")
-    dirs = names(part.has("dirs"))
+    moves = state_owners.follow(part)
     with directories.below(part.live) as held:
-        for path in dirs:
+        if moves:
+            state_owners.own(part, held, moves)
+        for path in names(part.has("dirs")):
             copies.take_metadata(trees.below(upper, path), held.open(path), overlay=False)
         for name in ("had", "new"):
             for path in names(part.has(name)):

@@ -57,7 +57,13 @@ def _restore_whole(part: Part) -> None:
 
 
 def _restore_changes(part: Part) -> None:
-    """Entries that were new go, what was replaced returns, metadata is as it was."""
+    """Entries that were new go, what was replaced returns, metadata is as it was; of owners, by name: their numbers are
+    those of the stack that goes, and follow the other one later.
+    """
+    moves: owners.Moves = {}
+    if files.there(part.has("moves")):
+        owners.follow(part.path, owners.read(part.has("owners")))
+        moves = owners.read_moves(part.has("moves"))
     if not files.plain_dir(part.live):
         files.drop(part.live)
         files.make_dirs(part.live)
@@ -73,7 +79,8 @@ def _restore_changes(part: Part) -> None:
             uid, _, gid = owner.partition(":")
             here = held.open(path, make=True)
             found = known[path][1] if path in known else copies.attributes(here)
-            copies.set_metadata(here, (int(uid), int(gid)), int(mode, 8), found, keep=copies.OVERLAY)
+            numbers = moves.get(("u", int(uid)), int(uid)), moves.get(("g", int(gid)), int(gid))
+            copies.set_metadata(here, numbers, int(mode, 8), found, keep=copies.OVERLAY)
         for path, (time, _) in known.items():
             os.utime(held.open(path, make=True), ns=(time, time))
 
