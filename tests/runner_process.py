@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-_PROGRAM = r"(/system-migrate|/pyinfra_overlaymig/runner/__main__[.]py)"
+_PROGRAM = r"(/system-migrate|/pyinfra_overlaymig/runner(/__main__[.]py)?)"
 _LINE = re.compile(rf"(^| )\S*{_PROGRAM}( |$)")
 
 

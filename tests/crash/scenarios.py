@@ -30,7 +30,8 @@ mkdir /opt/two; cd /opt/two; echo x >"a b"; ln "a b" linked; ln -s /nowhere dang
 printf n >"$(printf 'new\nline')"; chown 12:34 linked; chmod 4750 linked; setfattr -n user.note -v noted linked
 echo can >can; setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 can
 cd /var/lib/app; echo new >new; ln new new.twin; setfattr -n user.note -v noted new
-echo changed >kept; rm gone; mkdir -p deep/er; echo d >deep/er/d; rm -rf dir; echo file >dir; chmod 700 .
+echo changed >kept; ln -f kept twin
+rm gone; mkdir -p deep/er; echo d >deep/er/d; rm -rf dir; echo file >dir; chmod 700 .
 mkdir -p /var/lib/two; echo s >/var/lib/two/s
 """
 TWO_MANIFEST: dict[str, Any] = {
