@@ -42,6 +42,8 @@ _LOST = 2.0
 """Seconds after which the rules of a session without processes are deleted: its runner was killed."""
 _READ_WITHIN = 60.0
 """Seconds for which an answer stays."""
+_WAITING = 64
+"""So many sessions may wait for their rules to be deleted."""
 _BACKLOG = 16384
 _CONFIGURATION = """\
 log_file = {log}
@@ -170,6 +172,9 @@ class _Keeper:
         verb, session = match[1], match[2]
         lost = self._kernel.status().lost
         if verb == "begin":
+            # Where sessions come faster than the kernel deletes rules, they wait for it.
+            while len(self._over) > _WAITING:
+                self._delete()
             self._forget_answers()
             # First: what is killed in between can then be undone.
             (self._lab.audit / "sessions" / session).touch()
