@@ -12,6 +12,7 @@ from pyinfra_overlaymig.runner import (
     confirm,
     copies,
     drift,
+    evidence,
     files,
     linux,
     metadata,
@@ -20,7 +21,6 @@ from pyinfra_overlaymig.runner import (
     services,
     services_follow,
     spawn,
-    stage,
     state,
     store,
     supervision,
@@ -75,7 +75,7 @@ def tidy(id: str) -> None:
     """
     metadata.write()
     state.keep(f"{STAGING}/{id}", id)
-    stage.discard(id)
+    evidence.discard(id)
 
 
 def verify(id: str) -> None:

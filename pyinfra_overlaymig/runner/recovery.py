@@ -13,6 +13,7 @@ from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, RESERVE, RUN, ST
 from pyinfra_overlaymig.runner import (
     catch_up,
     confirm,
+    evidence,
     files,
     finish,
     metadata,
@@ -20,7 +21,6 @@ from pyinfra_overlaymig.runner import (
     services_follow,
     snapshots,
     spawn,
-    stage,
     state,
     store,
     supervision,
@@ -113,18 +113,18 @@ def _facts(id: str) -> Facts:
 def _carry_out(what: Fate, id: str, *, live: bool) -> None:
     if what is Fate.TIDY:
         metadata.write()
-        stage.discard(id)
+        evidence.discard(id)
     elif what is Fate.TAKE_BACK:
         warn(f"{id} was interrupted before a new connection confirmed it: taken back")
         finish.revert(id, store.before(store.current()), live=live)
-        stage.keep(id, "unconfirmed")
+        evidence.keep(id, "unconfirmed")
     elif what is Fate.FINISH:
         warn(f"{id} was interrupted after its commit: finishing it")
         _finish(id, live=live)
     elif what is Fate.GO_ON_TAKING_BACK:
         warn(f"{id} was being taken back: going on with it")
         finish.revert(id, store.current(), live=live)
-        stage.keep(id, "interrupted")
+        evidence.keep(id, "interrupted")
     elif what is Fate.UNDO:
         warn(f"{id} was interrupted before its commit: undone")
         _undo(id, live=live)
@@ -133,10 +133,10 @@ def _carry_out(what: Fate, id: str, *, live: bool) -> None:
 def _undo(id: str, *, live: bool) -> None:
     """A layer that was sealed goes, and what it was stays as evidence."""
     files.drop(f"{LAYERS}/{id}")
-    stage.shrink(id)
+    evidence.shrink(id)
     if live:
         supervision.resume(f"{STAGING}/{id}")
-    stage.keep(id, "interrupted")
+    evidence.keep(id, "interrupted")
 
 
 def _finish(id: str, *, live: bool) -> None:
@@ -152,7 +152,7 @@ def _finish(id: str, *, live: bool) -> None:
     for line in files.lines(f"{journal}/log")[-_SHOWN:]:
         say(line)
     finish.revert(id, before, live=True)
-    stage.keep(id, "unhealthy")
+    evidence.keep(id, "unhealthy")
     warn(f"{id} was reverted")
 
 

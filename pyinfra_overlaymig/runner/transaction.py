@@ -16,6 +16,7 @@ from pyinfra_overlaymig.runner import (
     capture_stage,
     confirm,
     drift,
+    evidence,
     files,
     finish,
     linux,
@@ -204,11 +205,11 @@ def _undo(one: Transaction, why: int) -> int:
     code = 20 if one.phase is Phase.BROKEN else _take_back(one)
     if code == 0:
         say("everything is there already: no migration was made")
-        stage.discard(one.id)
+        evidence.discard(one.id)
     elif code == 3:  # noqa: PLR2004 - refused
-        stage.discard(one.id)
+        evidence.discard(one.id)
     elif code == 9:  # noqa: PLR2004 - reverted
-        stage.keep(one.id, why)
+        evidence.keep(one.id, why)
         snapshots.sweep()
         warn(f"{one.id} failed; the machine is as it was before. Its log is {one.directory}/log")
         write(2, "  hint: correct the migration and run it again\n")
@@ -225,6 +226,6 @@ def _take_back(one: Transaction) -> int:
     audit.trace(one.directory, one.session)
     if one.phase is Phase.COMMIT:
         files.drop(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
-    stage.shrink(one.id)
+    evidence.shrink(one.id)
     supervision.resume(one.directory)
     return {Phase.CONFLICT: 3, Phase.NOTHING: 0}.get(one.phase, 9)

@@ -5,7 +5,7 @@ what is left of migrations that failed.
 from __future__ import annotations
 
 from pyinfra_overlaymig.format.paths import REPLACED, STAGING
-from pyinfra_overlaymig.runner import files, lock, recovery, stage, state, store, trees
+from pyinfra_overlaymig.runner import evidence, files, lock, recovery, state, store, trees
 from pyinfra_overlaymig.runner.say import say, usage
 
 
@@ -20,10 +20,10 @@ def main(arguments: list[str]) -> int:
         kept = True
         say(f"giving up what {name} replaced in state ({_kilobytes(f'{REPLACED}/{name}')} KiB)")
     state.drop_replaced()
-    for id in stage.evidence():
+    for id in evidence.ids():
         kept = True
         say(f"giving up what is left of {id}, which failed ({_kilobytes(f'{STAGING}/{id}')} KiB)")
-        stage.drop_evidence(id)
+        evidence.drop(id)
     if not kept:
         say("nothing is kept that could go")
     return 0
