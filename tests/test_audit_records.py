@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from pyinfra_overlaymig.format.changes import parse as parse_change
 from pyinfra_overlaymig.runner.audit import explaining, hold, packages, places
 from pyinfra_overlaymig.runner.audit.captured import touched
 from pyinfra_overlaymig.runner.audit.explain import Done
+from pyinfra_overlaymig.runner.audit.holder import Holder
 from pyinfra_overlaymig.runner.audit.records import Event, Reader, value
 
 DEVICE = "00:36"
@@ -440,3 +442,22 @@ def test_log_that_is_rotated_away_unread(log: Path) -> None:
     held.look()
     assert held.gap
     held.close()
+
+
+def test_holder_takes_over_what_it_needs_alone(log: Path, tmp_path: Path) -> None:
+    """The lock of whoever began it is free when that one frees it; the daemon is in use until it is told to stop."""
+    lock, used = ((tmp_path / name).open("w") for name in ("lock", "used"))
+    for file in (lock, used):
+        fcntl.flock(file, fcntl.LOCK_EX)
+    holder = Holder(str(tmp_path), hold.Log(str(log)), used.fileno(), lock.fileno())
+    for file in (lock, used):
+        file.close()
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / "used").open("w") as used:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.leave(entered=False)
+        assert holder.await_taken()
+        fcntl.flock(used, fcntl.LOCK_EX)
+    os.wait()

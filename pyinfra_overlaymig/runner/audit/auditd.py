@@ -22,7 +22,7 @@ HERE = f"{SYSTEM}/audit"
 _RUN = f"{RUN}/audit"
 _BACKLOG = 16384
 """64, the kernel's own choice, is for a machine that nobody watches."""
-_STARTS, _ENDS = 3.0, 5.0
+_STARTS, _ENDS = 3.0, 20.0
 # The first ones of every kernel; audit obeys only them.
 _FIRST = {"pid": "pid:[4026531836]", "user": "user:[4026531837]"}
 _CONFIGURATION = f"""\
@@ -98,13 +98,13 @@ def log(pid: int) -> str:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """No other runner starts or ends auditd meanwhile, or opens a session."""
+def alone() -> Iterator[int]:
+    """No other runner starts or ends auditd meanwhile, or opens a session: until nobody has the descriptor open."""
     files.make_dirs(_RUN)
     lock = os.open(f"{_RUN}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
     finally:
         os.close(lock)
 

@@ -22,8 +22,11 @@ _NAME = "audit-hold"
 class Holder:
     """That child, as its parent knows it."""
 
-    def __init__(self, directory: str, log: hold.Log, used: int) -> None:
-        """Begins to hold ``log``. ``used``: what keeps a daemon of ours from being ended, or -1."""
+    def __init__(self, directory: str, log: hold.Log, used: int = -1, lock: int = -1) -> None:
+        """Begins to hold ``log``.
+
+        ``used`` keeps a daemon of ours from being ended, now by the child; ``lock`` is this process's alone.
+        """
         told, self._orders = os.pipe()
         self._done, tells = os.pipe()
         self._open = True
@@ -31,6 +34,8 @@ class Holder:
         def work() -> None:
             os.close(self._orders)
             os.close(self._done)
+            if lock >= 0:
+                os.close(lock)
             _keep(directory, log, _Child(told, tells, used))
 
         spawn.fork(work)

@@ -79,29 +79,29 @@ class Session:
     def begin(self) -> None:
         """From here on nothing of the log is lost; the state says why where that cannot be."""
         if shared.there():
-            self._hold(shared.log(), -1)
+            self._hold(shared.log())
             return
         # Nobody else starts or ends a daemon until this session is known as open.
-        with auditd.alone(), Audit() as audit:
+        with auditd.alone() as lock, Audit() as audit:
             if not auditd.holder(audit.status().pid):
                 auditd.start(audit)
             used = auditd.use()
             try:
-                self._hold(auditd.log(audit.status().pid), used)
+                self._hold(auditd.log(audit.status().pid), used, lock)
             finally:
                 # It is the holder's now.
                 os.close(used)
         if not self._holder:
             auditd.end()
 
-    def _hold(self, path: str, used: int) -> None:
+    def _hold(self, path: str, *descriptors: int) -> None:
         files.write_plain(f"{self.directory}/log", f"{path}\n")
         try:
             log = hold.Log(path)
         except (FileNotFoundError, NotADirectoryError):
             self._set("no-log")
             return
-        self._holder = Holder(self.directory, log, used)
+        self._holder = Holder(self.directory, log, *descriptors)
         self._quiet, self._watched = os.pipe(), os.pipe()
 
     def watch(self) -> None:
