@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
+from graphlib import CycleError
 from importlib import resources
 from typing import Final
 
@@ -13,7 +13,7 @@ from pyinfra import host, state
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services, definition
+from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services
 from pyinfra_overlaymig.format import readiness
 from pyinfra_overlaymig.format.paths import LOGS, SCANDIR, SERVICEDIRS
 from pyinfra_overlaymig.migration.bundle import archive, wire
@@ -22,6 +22,7 @@ from pyinfra_overlaymig.migration.scripts import filled
 from pyinfra_overlaymig.migration.services import Rendered, render_alone
 from pyinfra_overlaymig.operations._command import failure
 from pyinfra_overlaymig.operations._run import memory
+from pyinfra_overlaymig.operations._service_steps import if_it_ran, in_words, steps_for, with_what_needs_it
 
 _NAME = re.compile(r"[A-Za-z0-9_@%+:][A-Za-z0-9_@%+:.-]*")
 _LETTERS: Final = {
@@ -126,12 +127,12 @@ def s6_service(
         yield failure(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
         return
     if present:
-        steps = list(_steps(found, files, running=running, enabled=enabled, kept=bool(sourcedir)))
-        steps += _if_it_ran(found, steps, restarted=restarted, signal=signal)
+        steps = list(steps_for(found, files, running=running, enabled=enabled, kept=bool(sourcedir)))
+        steps += if_it_ran(found, steps, restarted=restarted, signal=signal)
     else:
         steps = ["remove"] if found else []
     try:
-        steps = _with_what_needs_it(service, services, steps)
+        steps = with_what_needs_it(service, services, steps)
     except CycleError as error:
         yield failure(
             f"services of {host.name} need each other in a circle: {' -> '.join(error.args[1])}",
@@ -142,25 +143,11 @@ def s6_service(
         host.noop(f"service {service} is {_words(found) if present else 'not there'}")
         return
     if not memory().shown_already(f"s6_service {scandir}/{service} {steps}"):
-        host.log(f"service {service}: {', '.join(_in_words(step) for step in steps)}")
+        host.log(f"service {service}: {', '.join(in_words(step) for step in steps)}")
     memory().changes()
     arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
     script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
     yield StringCommand("base64 -d |", script, _stdin=wire(archive(files))) if files else script
-
-
-_STEPS: Final = {
-    "define": "is defined", "up": "starts", "down": "stops", "restart": "restarts",
-    "signal": "gets a signal", "enable": "will start at boot", "disable": "will not start at boot",
-    "remove": "is removed", "pause": "{}, which needs it, stops", "resume": "{} starts again",
-    "release": "{} starts again",
-}  # fmt: skip
-"""What each step of service.sh means, for reading."""
-
-
-def _in_words(step: str) -> str:
-    word, _, argument = step.partition(" ")
-    return _STEPS[word].format(argument)
 
 
 def _check_names(service: str, **folders: str) -> None:
@@ -198,62 +185,6 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _steps(
-    found: S6Service | None, files: tuple[Rendered, ...], *, running: bool | None, enabled: bool | None, kept: bool
-) -> Iterator[str]:
-    """What service.sh has to do, in its words."""
-    defines = bool(files) and not _is_defined(found, definition(files), kept=kept)
-    if defines:
-        yield f"define {'same' if running is None else 'up' if running else 'down'}"
-    if running is not None and (defines or not found or not _runs(found, running)):
-        yield "up" if running else "down"
-    before = found.enabled if found else True
-    wanted = before if enabled is None else enabled
-    # Where none is kept there is one `down` file for the boot and for s6-supervise, and a definition sets it.
-    if wanted != before or (defines and not kept):
-        yield "enable" if wanted else "disable"
-
-
-def _is_defined(found: S6Service | None, wanted: str, *, kept: bool) -> bool:
-    return bool(found and found.supervised and found.definition == wanted and (not kept or found.kept == wanted))
-
-
-def _runs(found: S6Service, running: bool) -> bool:
-    """Whether it is in the wanted state, and wanted by s6 to be there."""
-    return found.wanted_up is running and found.up is running and (found.ready or not running)
-
-
-def _if_it_ran(found: S6Service | None, steps: list[str], *, restarted: bool, signal: str | None) -> Iterator[str]:
-    """What is to be done to a service that runs and that the steps so far leave running."""
-    if not found or not found.up or not found.wanted_up or any(step.startswith(("define", "down")) for step in steps):
-        return
-    if restarted:
-        yield "restart"
-    elif signal:
-        yield f"signal {signal}"
-
-
-def _with_what_needs_it(service: str, services: Mapping[str, S6Service], steps: list[str]) -> list[str]:
-    """``steps``, before which all that needs the service stops, if they stop it; where it runs again, so do those."""
-    found = services.get(service)
-    words = {step.partition(" ")[0] for step in steps}
-    if not found or not found.up or not words & {"define", "down", "restart", "remove"}:
-        return steps
-    needing = [name for name in _needing(service, services) if services[name].wanted_up]
-    comes_back = not words & {"down", "remove"} and (found.wanted_up or "up" in words)
-    again = [f"{'resume' if services[name].ready else 'release'} {name}" for name in reversed(needing) if comes_back]
-    return [*(f"pause {name}" for name in needing), *steps, *again]
-
-
-def _needing(service: str, services: Mapping[str, S6Service]) -> list[str]:
-    """The services that need it, directly or not, in the order in which they have to stop."""
-    found = {service}
-    while more := {name for name, one in services.items() if found & set(one.needs)} - found:
-        found |= more
-    order = TopologicalSorter({name: found & set(services[name].needs) for name in found}).static_order()
-    return [name for name in reversed(list(order)) if name != service]
 
 
 def _words(found: S6Service | None) -> str:
