@@ -37,8 +37,11 @@ class Bench:
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", self.top / "data/here")
         self.where.mkdir(parents=True)
-        # A disk that gets full has nothing but what is freed, as long as there is a reserve.
+        # A disk that gets full has nothing but what is freed, as long as the reserve is whole.
         (self.top / "data/system/reserve").mkdir(parents=True)
+        for number in range(129):
+            with (self.top / f"data/system/reserve/{number}").open("wb") as file:
+                file.truncate(0 if number else 1 << 20)
 
     def run(self, script: str, mode: Mode = Mode.KILL, at: int = 0, when: tuple[str, ...] = ()) -> tuple[int, str]:
         """The exit code, and what was said."""
