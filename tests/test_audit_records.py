@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -444,6 +445,15 @@ def test_log_that_is_rotated_away_unread(log: Path) -> None:
     held.close()
 
 
+def free(path: Path) -> bool:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def test_holder_takes_over_what_it_needs_alone(log: Path, tmp_path: Path) -> None:
     """The lock of whoever began it is free when that one frees it; the daemon is in use until it is told to stop."""
     lock, used = ((tmp_path / name).open("w") for name in ("lock", "used"))
@@ -452,12 +462,13 @@ def test_holder_takes_over_what_it_needs_alone(log: Path, tmp_path: Path) -> Non
     holder = Holder(str(tmp_path), hold.Log(str(log)), used.fileno(), lock.fileno())
     for file in (lock, used):
         file.close()
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with (tmp_path / "used").open("w") as used:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holder.leave(entered=False)
-        assert holder.await_taken()
-        fcntl.flock(used, fcntl.LOCK_EX)
+    deadline = time.monotonic() + 20
+    while not free(tmp_path / "lock"):
+        # The child has only begun.
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not free(tmp_path / "used")
+    holder.leave(entered=False)
+    assert holder.await_taken()
     os.wait()
+    assert free(tmp_path / "used")

@@ -61,7 +61,8 @@ def killed_in_its_script(rig: Rig, id: str) -> None:
     """Apply a migration, and kill the whole runner while its script runs."""
     rig.sh(
         f"""
-        exec 3<&0; {RUNNER} apply - <&3 >/run/said 2>&1 &
+        # Not in one word: this shell is not to be killed.
+        runner={RUNNER}; exec 3<&0; "$runner" apply - <&3 >/run/said 2>&1 &
         until grep -q begun /run/said 2>/dev/null; do sleep 0.2; done
         pkill -KILL -f '{pattern("apply")}'; sleep 3
         """,
