@@ -10,7 +10,6 @@ From inside the view, LIVE reaches the running root: process 1 follows every piv
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 
@@ -79,6 +78,8 @@ def _assemble(new: str) -> None:
 
 def identity(root: str = "") -> str:
     """Names the base by what it is made of; ``root``: where it is, empty inside the view."""
+    import hashlib  # most verbs name no base
+
     digest = hashlib.sha256()
     for path in ("etc/os-release", "var/lib/dpkg/status"):
         try:
