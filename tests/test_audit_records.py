@@ -70,7 +70,7 @@ def hexed(name: str) -> str:
 
 
 def read(log: Log, runner: str = "") -> Reader:
-    reader = Reader("7", {DEVICE: "/"}, runner)
+    reader = Reader("7", {DEVICE}, runner)
     reader.take(log.lines)
     return reader
 
@@ -230,7 +230,7 @@ def test_records_that_are_mixed_or_not_ours() -> None:
     log.serial = 400
     log.call(10, 1, CP, "content", 1)
     log.path("NORMAL", 30, "/dev/shm/x", device="00:99")
-    reader = Reader("7", {DEVICE: "/"})
+    reader = Reader("7", {DEVICE})
     kept = reader.take([f"node=host {line}" for line in log.lines])
     assert sorted(one.path for one in reader.events) == ["/etc/one", "/etc/two"]
     assert [line for line in kept if "/etc/not" in line] == []
@@ -252,7 +252,7 @@ def test_lines_that_are_cut_off() -> None:
     log.make((10, 1, CP), 20, 2, "/etc/x")
     for line in list(log.lines):
         for end in range(0, len(line), 7):
-            Reader("7", {DEVICE: "/"}).take([log.lines[0], line[:end], *log.lines[1:]])
+            Reader("7", {DEVICE}).take([log.lines[0], line[:end], *log.lines[1:]])
 
 
 @pytest.fixture
@@ -472,3 +472,15 @@ def test_holder_takes_over_what_it_needs_alone(log: Path, tmp_path: Path) -> Non
     assert holder.await_taken()
     os.wait()
     assert free(tmp_path / "used")
+
+
+def test_device_that_is_mounted_at_several_places(tmp_path: Path) -> None:
+    """What is known by its number alone is looked for in each; the one that comes last gives it its name."""
+    (tmp_path / "data/state/x").mkdir(parents=True)
+    (tmp_path / "data/other").touch()
+    (tmp_path / "data/state/x/file").touch()
+    wanted = {DEVICE: {f"{(tmp_path / 'data' / name).stat().st_ino} f" for name in ("other", "state/x/file")}}
+    of = [(DEVICE, "/data"), (DEVICE, "/data/state"), ("00:99", "/none")]
+    found = [line.split("\t")[2] for line in places.by_number(wanted, of, str(tmp_path), but="/")]
+    assert sorted(found[:2]) == ["data/other", "data/state/x/file"]
+    assert found[2:] == ["data/state/x/file"]

@@ -47,7 +47,7 @@ def explain(directory: str, upper: str) -> None:
     explained = Explanation(done, inodes)
     account = Account(reader.processes.all, packages.known([LIVE], changed, merged=merged))
     account.changed(changes, explained, set())
-    account.also(explained, changed, Left(set(), {device for device, path in of.items() if path != "/"}, []))
+    account.also(explained, changed, Left(set(), explaining.beside(of), []))
     explaining.write(here, account, reader.seen)
 
 

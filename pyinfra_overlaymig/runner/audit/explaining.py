@@ -56,15 +56,15 @@ def _latin(path: str) -> str:
 
 def keep_trace(stage: str) -> None:
     """Only audit.gz: every record of the session, as audit wrote it."""
-    read(stage, {})
+    read(stage, [])
 
 
-def read(stage: str, watched: Mapping[str, str]) -> records.Reader:
+def read(stage: str, of: Iterable[tuple[str, str]]) -> records.Reader:
     """Reads the records of the session in ``stage`` or a capture's directory, and keeps them as audit.gz."""
     here = f"{stage}/audit"
     # Of a capture, which has no uppers, the first process is the command.
     runner = f"system-migrate apply {os.path.basename(stage)}" if os.path.exists(f"{here}/uppers") else ""
-    reader = records.Reader(files.first_line(f"{here}/session"), watched, runner)
+    reader = records.Reader(files.first_line(f"{here}/session"), {device for device, _ in of}, runner)
     packed = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
     with open(f"{stage}/audit.gz", "wb") as file:
         for lines in records.blocks(f"{here}/records"):
@@ -74,9 +74,15 @@ def read(stage: str, watched: Mapping[str, str]) -> records.Reader:
     return reader
 
 
-def watched(here: str) -> dict[str, str]:
-    """The places that are watched: path by device."""
-    return dict(line.split(" ", 1) for line in places.read(f"{here}/places"))
+def watched(here: str) -> list[tuple[str, str]]:
+    """The places that are watched: device and path. A device may be at several."""
+    found = (line.partition(" ") for line in places.read(f"{here}/places"))
+    return [(device, path) for device, _, path in found]
+
+
+def beside(of: Iterable[tuple[str, str]]) -> set[str]:
+    """The devices of what is no part of the root."""
+    return {device for device, path in of if path != "/"}
 
 
 def named(here: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -102,7 +108,7 @@ def _join(stage: str, changes: list[Change], times: set[str], unchanged: set[str
     kept = [path[1:] for path in places.read(f"{stage}/state/paths")]
     account = Account(reader.processes.all, _packages(stage, changed, merged=merged))
     account.changed(changes, known, times)
-    account.also(known, changed, Left(unchanged, {device for device, path in of.items() if path != "/"}, kept))
+    account.also(known, changed, Left(unchanged, beside(of), kept))
     write(here, account, reader.seen)
 
 

@@ -138,12 +138,14 @@ def _held(path: str, upper: int, root: int) -> list[tuple[str, str]]:
     return found
 
 
-def by_number(wanted: Mapping[str, set[str]], places: Mapping[str, str], root: str, *, but: str) -> Iterator[str]:
+def by_number(
+    wanted: Mapping[str, set[str]], places: Iterable[tuple[str, str]], root: str, *, but: str
+) -> Iterator[str]:
     """As `inodes`, for those of the ``wanted`` (`INODE d` or `INODE f`, by device) that are on one of ``places``.
 
     What was reached through an open directory is known by its number alone. ``but``: a place that is noted already.
     """
-    for number, place in places.items():
+    for number, place in places:
         top = root + unescape(place)
         # One file can be a mount, too.
         if place == but or number not in wanted or not os.path.isdir(top):

@@ -12,7 +12,7 @@ from pyinfra_overlaymig.runner.audit.processes import Processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
     from pyinfra_overlaymig.runner.audit.processes import Process
 
@@ -54,7 +54,7 @@ class Reader:
     where it is process 1 of a stage. ``seen`` counts the session's events.
     """
 
-    def __init__(self, session: str, places: Mapping[str, str], runner: str = "") -> None:
+    def __init__(self, session: str, places: Collection[str], runner: str = "") -> None:
         self.processes = Processes(runner)
         self.events: list[Event] = []
         self.seen = 0
