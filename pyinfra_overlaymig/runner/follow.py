@@ -6,14 +6,16 @@ import os
 import re
 import select
 
-from pyinfra_overlaymig.runner import linux
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CHUNK = 65536
 _DRAWN_OVER = re.compile(rb"[^\n]*\r(?=[^\n\r])")
+_LOOK = 25
+"""Milliseconds. An inotify watch would tell when, and takes the kernel 15 ms to give up, which everybody would wait
+for.
+"""
 _LONGEST = 65536
 """Bytes of a line that has no end yet, which is shown in pieces then."""
 
@@ -29,7 +31,6 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.changes = linux.inotify(path, linux.IN_MODIFY)
         self.rest = b""
 
     def show(self, *, last: bool = False) -> bool:
@@ -48,13 +49,13 @@ class Reader:
         return True
 
     def wait(self, *others: int) -> list[int]:
-        """Waits until there is more to show, or one of ``others`` can be read: those that can be."""
+        """Waits until one of ``others`` can be read, but no longer than until it is time for a look: those that can
+        be.
+        """
         poll = select.poll()
-        for descriptor in (self.changes, *others):
+        for descriptor in others:
             poll.register(descriptor, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll()]
-        linux.drain(self.changes)
-        return [descriptor for descriptor in ready if descriptor != self.changes]
+        return [descriptor for descriptor, _ in poll.poll(_LOOK)]
 
 
 def show_forever(path: str) -> None:
