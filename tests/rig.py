@@ -65,6 +65,14 @@ class Rig:
         done = subprocess.run(self.machine.enter(*argv), input=stdin, capture_output=True, timeout=timeout, check=False)
         return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
+    def rescue(self, *argv: str, stdin: bytes = b"", timeout: float = PATIENCE) -> Result:
+        """Run a command in the view of the base, as from a host: past whatever the running root has lost."""
+        pid = self.machine.must_run()
+        view = f"--root=/proc/{pid}/root/run/system-migrate/base"
+        enter = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", view, *argv]
+        done = subprocess.run(enter, input=stdin, capture_output=True, timeout=timeout, check=False)
+        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
     def raw(self, *argv: str) -> str:
         """The output of a command, with bytes outside UTF-8 as surrogate escapes."""
         done = subprocess.run(self.machine.enter(*argv), capture_output=True, timeout=PATIENCE, check=True)

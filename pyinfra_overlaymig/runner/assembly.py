@@ -15,13 +15,17 @@ def assemble() -> None:
     """Makes the newest generation that can be assembled, and has not failed too often, the running root."""
     store.layout()
     lock.take("boot")
+    _switch_somewhere()
+    _lay_out()
+    say(f"generation {store.current()} is running")
+
+
+def _switch_somewhere() -> None:
     # Twice: what failed may have been the moment's, not the generation's, and can be done again.
     while not attempt(_switch) and not attempt(_switch):
         if not store.stack():
             raise Leave(20, "not even the base alone can be assembled", "look at the lines above")
         fallback.fall_back()
-    _lay_out()
-    say(f"generation {store.current()} is running")
 
 
 def _switch() -> None:
@@ -55,7 +59,8 @@ def give_up() -> None:
     if not store.stack():
         raise Leave(20, "it cannot be started in the base either", "rebuild the image")
     fallback.fall_back()
-    switch.live()
+    _switch_somewhere()
     for top in (SCANDIR, SERVICEDIRS):
         files.drop(*(f"{top}/{name}" for name in files.names(top)))
     _lay_out()
+    say(f"generation {store.current()} is running")

@@ -30,8 +30,14 @@ def need_root() -> None:
 
 
 def inside() -> bool:
-    """Whether this process is in the view: whoever starts it there says so."""
-    return bool(sys._xoptions.get("inside"))  # noqa: SLF001 - documented as this implementation's
+    """Whether this process is in the view: whoever starts it there says so, or its root is that mount.
+
+    A rescuer comes from outside, past a running root that has no shell.
+    """
+    if not sys._xoptions.get("inside"):  # noqa: SLF001 - documented as this implementation's
+        view, here = mountinfo.at(BASE, 1), mountinfo.at("/")
+        return view is not None and here is not None and view.id == here.id
+    return True
 
 
 def enter() -> None:

@@ -168,7 +168,12 @@ def output(name: str) -> None:
 
 
 def late() -> list[str]:
-    """The generation's services that do not get ready, each within its limit once those that it needs are.
+    """The generation's services that do not get ready, each within its limit once those that it needs are."""
+    return wait([Waiting(name) for name in expected()], aloud=False)
+
+
+def expected() -> list[str]:
+    """The services that have to get ready at a boot.
 
     Those of the base count once they were ready on this machine: a layer may be what keeps them from it, but no other
     generation helps one that never was. Over the base alone none does.
@@ -176,13 +181,12 @@ def late() -> list[str]:
     if not store.stack():
         return []
     known = files.lines(paths.BASE_SERVICES)
-    waits = [
-        Waiting(name)
+    return [
+        name
         for name in services.order()
         # One that is down by its own wish is as it should be.
         if not services.is_down_by_wish(name) and (services.layer(name) != services.BASE or name in known)
     ]
-    return wait(waits, aloud=False)
 
 
 def remember() -> None:

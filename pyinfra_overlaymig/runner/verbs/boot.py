@@ -7,9 +7,10 @@ as failed from before its switch until all services are ready, so that one that 
 from __future__ import annotations
 
 import os
+import signal
 
 from pyinfra_overlaymig.format.paths import BASE, RUN, SCANDIR
-from pyinfra_overlaymig.runner import assembly, base, files, spawn
+from pyinfra_overlaymig.runner import assembly, base, files, loading, spawn
 from pyinfra_overlaymig.runner.say import refused, usage, warn
 from pyinfra_overlaymig.runner.verbs import settle
 
@@ -22,13 +23,12 @@ def main(arguments: list[str]) -> int:
     if files.there(f"{RUN}/running"):
         raise refused("this machine has been booted", "boot is the entrypoint of a machine, once for each start")
     _assemble()
-    settling = spawn.fork(_settle, orphan=True)
     while True:
-        missing = _become(command)
-        warn(f"{command[0]} cannot be started: {missing.strerror}")
+        trouble = _try(command)
+        warn(f"{command[0]} cannot be started: {trouble.strerror}")
         if spawn.finish(spawn.fork(lambda: _in_view(assembly.give_up))):
-            os.kill(settling.pid, 9)
-            raise missing
+            # There is nothing to fall back to: whatever seems to be wrong with it, it is this or nothing.
+            raise _become(command)
 
 
 def _assemble() -> None:
@@ -54,9 +54,19 @@ def _settle() -> None:
     _in_view(lambda: settle.main([]))
 
 
+def _try(command: list[str]) -> OSError:
+    """Executes it in place of this process, with what follows a boot on its way; why that failed, where it did."""
+    settling = spawn.fork(_settle, orphan=True)
+    os.chdir("/")
+    trouble = loading.trouble(command[0]) or _become(command)
+    # It waits for another generation than comes now.
+    os.kill(settling.pid, signal.SIGKILL)
+    spawn.wait(settling)
+    return trouble
+
+
 def _become(command: list[str]) -> OSError:
     """Executes it in place of this process; why that failed, where it did."""
-    os.chdir("/")
     spawn.default_signals()
     try:
         os.execvp(command[0], command)

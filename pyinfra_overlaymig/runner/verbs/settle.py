@@ -25,10 +25,8 @@ def main(_: list[str]) -> int:
         if not attempt(lambda: recovery.recover(live=True)):
             warn("the recovery was not finished: system-migrate recover goes on with it")
         lock.release()
-    if not supported:
-        return 0
     # Without the lock: a service that never gets ready must not keep operators out.
-    late = readiness.late()
+    late = readiness.late() if supported else readiness.expected()
     lock.take("boot", wait=True)
     if store.current() != booted:
         return 0
