@@ -16,7 +16,7 @@ def assemble() -> None:
     store.layout()
     lock.take("boot")
     _switch_somewhere()
-    _lay_out()
+    lay_out()
     say(f"generation {store.current()} is running")
 
 
@@ -42,15 +42,15 @@ def _switch() -> None:
     switch.live()
 
 
-def _lay_out() -> None:
-    # With what the base has: the layers may be what is broken.
-    if not attempt(lambda: supervision.boot(LIVE)) and not attempt(lambda: supervision.boot(LIVE)):
+def lay_out() -> None:
+    """What s6-svscan will find when it starts: the services of the running root, whichever that is."""
+    if not attempt(_boot_services):
         warn("some services could not be laid out")
 
 
-def lay_out_base() -> None:
-    """Where no generation runs: the base's own services."""
-    supervision.boot("")
+def _boot_services() -> None:
+    if not supervision.boot(LIVE):
+        raise Leave(20)
 
 
 def give_up() -> None:
@@ -62,5 +62,5 @@ def give_up() -> None:
     _switch_somewhere()
     for top in (SCANDIR, SERVICEDIRS):
         files.drop(*(f"{top}/{name}" for name in files.names(top)))
-    _lay_out()
+    lay_out()
     say(f"generation {store.current()} is running")

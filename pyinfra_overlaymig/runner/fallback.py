@@ -10,11 +10,12 @@ the last one that is not known to be bad, by a new generation: history only grow
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import lines
-from pyinfra_overlaymig.format.paths import SYSTEM
+from pyinfra_overlaymig.format.paths import RUN, SYSTEM
 from pyinfra_overlaymig.runner import files, linux, store
 from pyinfra_overlaymig.runner.say import warn
 
 AFTER = 3
+_COUNTED = f"{RUN}/counted"
 _BOOTS = f"{SYSTEM}/boots"
 
 
@@ -48,9 +49,12 @@ def failed_boots(n: int) -> int:
 
 
 def count(n: int) -> int:
-    """One more boot of generation ``n`` begins."""
+    """One more boot of generation ``n`` begins; counted once in each, however often it is tried in it."""
+    if files.first_line(_COUNTED) == str(n):
+        return failed_boots(n)
     failed = failed_boots(n) + 1
     files.write_file(_BOOTS, f"generation {n}\nfailed {failed}\n")
+    files.write_file(_COUNTED, f"{n}\n")
     return failed
 
 

@@ -18,6 +18,7 @@ from pyinfra_overlaymig.runner import (
     finish,
     metadata,
     rollback,
+    services,
     services_follow,
     snapshots,
     spawn,
@@ -177,16 +178,17 @@ def _recover_running() -> None:
     A switch of this that is interrupted leaves `follow`: the generation runs then, and the services are still those
     of the one before.
     """
-    if store.current() == store.running() and not os.path.isdir(FOLLOW):
+    switched = store.current() != store.running()
+    if not switched and not os.path.isdir(FOLLOW) and not services.missing():
         return
     files.make_dirs(FOLLOW)
-    if store.current() != store.running():
+    if switched:
         warn(f"generation {store.current()} is current and {store.running()} runs: switching")
         switch.live()
     done = services_follow.follow(FOLLOW, ())
     # Tried once: one that does not get ready must not be in the way of going back.
     files.drop(FOLLOW)
-    if not done:
+    if switched and not done:
         raise Leave(20, "its services do not get ready", "the reason is above")
 
 

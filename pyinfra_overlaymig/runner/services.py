@@ -97,6 +97,11 @@ def order() -> list[str]:
     return needs.order({name: needed(f"{top}/{name}") for name in files.names(top) if defined(name)})
 
 
+def missing() -> list[str]:
+    """What the running root defines and nobody supervises: a boot that was cut off while it laid services out."""
+    return [name for name in order() if not os.path.exists(linked(name))] if supported() else []
+
+
 def needing(names: Collection[str]) -> list[str]:
     """These and all that need them, in the order in which they have to stop; of what is supervised, defined or not."""
     return needs.needing(names, {name: needed(directory(name)) for name in supervised()}) if names else []

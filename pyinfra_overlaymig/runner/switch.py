@@ -141,8 +141,10 @@ def settle() -> None:
         owners.follow_all()
         store.set_running(int(note["generation"]))
         files.drop(f"{UPPER}/change")
-    if mountinfo.is_mount(NEW):
+    while mountinfo.is_mount(NEW):
         linux.umount(NEW, linux.MNT_DETACH)
+    # The place for the old root, where it came to no pivot.
+    carry.detach()
     files.drop(_NOTE)
 
 

@@ -14,6 +14,9 @@ from pyinfra_overlaymig.runner import assembly, base, files, loading, spawn
 from pyinfra_overlaymig.runner.say import refused, usage, warn
 from pyinfra_overlaymig.runner.verbs import settle
 
+_KILLED = 128
+"""A status above it is of what a signal has ended: nothing is said of what it was doing."""
+
 
 def main(arguments: list[str]) -> int:
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
@@ -32,11 +35,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _assemble() -> None:
-    if spawn.finish(spawn.fork(lambda: _in_view(assembly.assemble))) == 0:
+    """In a child, which may have come to its end anywhere: what it has done then stays, and is gone on with."""
+    code = spawn.finish(spawn.fork(lambda: _in_view(assembly.assemble)))
+    if code > _KILLED:
+        code = spawn.finish(spawn.fork(lambda: _in_view(assembly.assemble)))
+    if code == 0:
         return
-    warn("the current generation could not be assembled: the base runs alone")
-    if spawn.finish(spawn.fork(lambda: _in_view(assembly.lay_out_base))):
-        warn("some services could not be laid out")
+    if not files.there(f"{RUN}/running"):
+        warn("the current generation could not be assembled: the base runs alone")
+    spawn.finish(spawn.fork(lambda: _in_view(assembly.lay_out)))
 
 
 def _in_view(work: assembly.Work) -> None:
