@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pyinfra_overlaymig.format.paths import BASE, DATA, RUN, SYSTEM
+from pyinfra_overlaymig.format.paths import BASE, DATA, OLD, RUN, SYSTEM
 from pyinfra_overlaymig.runner import files, linux, mountinfo
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, MS_UNBINDABLE
 from pyinfra_overlaymig.runner.say import unable
@@ -45,17 +45,28 @@ def enter() -> None:
     need_root()
     if not mountinfo.is_mount(DATA) and not os.path.isdir(SYSTEM):
         raise unable("there is no /data", "mount the persistent volume at /data, then run system-migrate init")
+    go_in()
+
+
+def go_in() -> None:
+    """As `enter`, also where there is nothing on /data yet."""
     if not inside():
-        view()
-        os.chroot(BASE)
+        os.chroot(view())
         sys._xoptions["inside"] = "yes"  # noqa: SLF001 - as above
     os.chdir("/")
 
 
-def view() -> None:
-    """Mounts the view if this boot has none yet. Only right in a root that no generation was switched to."""
-    if mountinfo.is_mount(BASE):
-        return
+def view() -> str:
+    """Where the view is; mounts it if this boot has none yet, which is its first verb."""
+    # Where a switch was killed, it hangs in the old root still: one of the new root would be no view of the base.
+    for place in (BASE, OLD + BASE):
+        if mountinfo.is_mount(place):
+            return place
+    _make()
+    return BASE
+
+
+def _make() -> None:
     # pivot_root(2) and moving a mount both refuse where propagation is shared.
     linux.mount(None, "/", flags=MS_REC | MS_PRIVATE)
     files.make_dirs(RUN, mode=0o700)

@@ -44,9 +44,19 @@ def live() -> int:
         return 0
 
 
+def prepare_live(n: int) -> None:
+    """What `set_live` needs room for: after a pivot, nothing may be in its way."""
+    files.drop(f"{_LIVE}.new")
+    os.symlink(str(n), f"{_LIVE}.new")
+
+
 def set_live(n: int) -> None:
     """From now on ``n`` is the running root's."""
-    files.replace_link(str(n), _LIVE)
+    if live() == n:
+        return
+    if not os.path.islink(f"{_LIVE}.new") or os.readlink(f"{_LIVE}.new") != str(n):
+        prepare_live(n)
+    os.rename(f"{_LIVE}.new", _LIVE)
 
 
 def clone(before: int, to: int) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from pyinfra_overlaymig.format import lines
 from pyinfra_overlaymig.format.paths import BASE, LIVE, OLD, RUN, UPPER
 from pyinfra_overlaymig.runner import carry, catch_up, drift, files, linux, mountinfo, mounts, owners, store
-from pyinfra_overlaymig.runner.say import say, unable, warn
+from pyinfra_overlaymig.runner.say import attempt, say, unable, warn
 from pyinfra_overlaymig.runner.standstill import Standstill
 
 TYPE_CHECKING = False
@@ -65,6 +65,7 @@ def _clone(before: int, to: int) -> catch_up.Listing:
 
 def _pivot(before: int, to: int, seen: catch_up.Listing) -> None:
     """While all of the root stands still: a last look at what changed since the clone, and the pivot."""
+    catch_up.prepare_live(to)
     with _stand_still() as held:
         catch_up.repeat(before, to, seen, NEW)
         with _in(LIVE):
@@ -131,14 +132,14 @@ def _wait_for_late(old: int) -> None:
 def settle() -> None:
     """What follows the pivot; or, where none took place, takes what was assembled for it down. Idempotent."""
     note = dict(lines.pairs(files.read(_NOTE)))
-    if note and _mount_at("/", 1) == int(note["mount"]):
+    pivoted = bool(note) and _mount_at("/", 1) == int(note["mount"])
+    if pivoted:
         before, to = int(note["from"]), int(note["to"])
         catch_up.set_live(to)
         carry.complete()
         carry.detach()
         catch_up.repeat(before, to, catch_up.remembered(), LIVE)
         carry.settle_state()
-        owners.follow_all()
         store.set_running(int(note["generation"]))
         files.drop(f"{UPPER}/change")
     while mountinfo.is_mount(NEW):
@@ -146,6 +147,9 @@ def settle() -> None:
     # The place for the old root, where it came to no pivot.
     carry.detach()
     files.drop(_NOTE)
+    if pivoted and not attempt(owners.follow_all):
+        # A service whose state this is looks again before it starts, and stays down where it cannot be done.
+        warn("not all that is in state has followed the names of its owners")
 
 
 def sweep(kept: int | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from pyinfra_overlaymig.format.paths import BASE, RUN, SCANDIR
+from pyinfra_overlaymig.format.paths import RUN, SCANDIR
 from pyinfra_overlaymig.runner import assembly, base, files, loading, spawn
 from pyinfra_overlaymig.runner.say import refused, usage, warn
 from pyinfra_overlaymig.runner.verbs import settle
@@ -48,9 +48,7 @@ def _assemble() -> None:
 
 def _in_view(work: assembly.Work) -> None:
     """In the base view, as the base's programs and modules are there whatever the layers have."""
-    base.view()
-    os.chroot(BASE)
-    os.chdir("/")
+    base.go_in()
     work()
 
 
