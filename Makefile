@@ -9,10 +9,10 @@ SH_SERVICES := $(wildcard pyinfra_overlaymig/migration/s6/*.sh)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint unit crash kills vm bench clean
+.PHONY: help setup demo demo-down test lint unit crash kills vm bench bench-quick clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.setup ## .venv with overlaymig and pyinfra in it, and the system packages that a lab needs
 
@@ -66,11 +66,19 @@ kills: .venv/.test ## kill the runner 1,000 times at random, over random migrati
 vm: .venv/.test ## cut a virtual machine's power 24 times (about 20 minutes, needs root)
 	OVERLAYMIG_VM=full $(BIN)/python -m pytest -s tests/test_vm_power.py
 
-bench: .venv/.test ## what capture costs, and the like (minutes, needs root; other work on the host shows in it)
-	$(BIN)/python -m tests.bench
+# Of BENCH: --only LINE (again for more), --rounds N, --output FOLDER, --list.
+bench: .venv/.bench ## what things cost, side by side with the runner in sh: table, JSON and plots in bench-results/ (half an hour, idle machine, needs root; BENCH='--only rollback' or '--list')
+	$(BIN)/python -m tests.bench $(BENCH)
+
+bench-quick: .venv/.bench ## the same with few rounds, within 4 minutes: a first look
+	$(BIN)/python -m tests.bench --quick $(BENCH)
+
+.venv/.bench: .venv/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable '.[test,bench]'
+	@touch $@
 
 unit: .venv/.test ## the tests, the lab's among them (needs root)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 clean: ## remove what make made here (the lab is not touched: make demo-down)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis
