@@ -114,10 +114,11 @@ def _pause_own(id: str, *, force: bool = False) -> None:
         raise Leave(_UNHEALTHY)
 
 
-def revert(id: str, generation: int, *, live: bool) -> None:
+def revert(id: str, generation: int, *, live: bool) -> bool:
     """The undo of a commit: ``generation`` is current again and runs, the layer goes back to the stage.
 
-    The record goes last: as long as it is there without `applied`, the revert is not over. At boot nothing runs yet.
+    False, said, when not all services are up as before. The record goes last: as long as it is there without
+    `applied`, the revert is not over. At boot nothing runs yet.
     """
     journal = f"{STAGING}/{id}"
     reserve.release()
@@ -134,9 +135,11 @@ def revert(id: str, generation: int, *, live: bool) -> None:
     state.take_back(journal)
     if live:
         owners.follow_all()
-    if live and not services_follow.follow(journal, (id,), back=True):
+    whole = not live or services_follow.follow(journal, (id,), back=True)
+    if not whole:
         warn("services of the generation before do not get ready")
     if os.path.isdir(f"{LAYERS}/{id}"):
         os.rename(f"{LAYERS}/{id}", f"{journal}/upper")
     files.drop(f"{MIGRATIONS}/{id}")
     metadata.write()
+    return whole

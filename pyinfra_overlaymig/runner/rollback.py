@@ -114,10 +114,7 @@ def go(stack: tuple[str, ...], to: int) -> int:
     files.write_file(_JOURNAL, f"from {before}\nto {to}\n")
     linux.syncfs(SYSTEM)
     store.set_current(to)
-    if complete():
-        return 0
-    Leave(9, "that generation is not kept; the machine is as it was before", "the reason is above").tell()
-    return 9
+    return 0 if complete() else 9
 
 
 def _take_snapshots(old: tuple[str, ...], stack: tuple[str, ...]) -> None:
@@ -137,8 +134,11 @@ def complete() -> bool:
             warn("what is left over of it goes with the next change of the machine")
         return True
     warn(f"going back to generation {_said('from')}")
-    if not attempt(lambda: back(live=True)):
+    whole: list[bool] = []
+    if not attempt(lambda: whole.append(back(live=True))):
         raise Leave(20, "going back failed as well", "the reason is above; run: system-migrate recover")
+    words = f"that generation is not kept; {services_follow.as_before(whole[0])}"
+    Leave(9, words, "the reason is above").tell()
     return False
 
 
@@ -167,8 +167,8 @@ def _said(key: str) -> int:
     return int(dict(lines.pairs(files.read(_JOURNAL)))[key])
 
 
-def back(*, live: bool) -> None:
-    """Takes it back."""
+def back(*, live: bool) -> bool:
+    """Takes it back. False, said, when not all services are up as before."""
     reserve.release()
     # What failed may have been in the middle of the switch: which generation runs is known after this.
     switch.settle()
@@ -176,15 +176,16 @@ def back(*, live: bool) -> None:
     if live:
         attempt(lambda: _pause(files.lines(_SERVICES), force=True))
     state.take_back(ROLLBACK)
-    if live:
-        if store.running() != store.current():
-            switch.live()
-        if not services_follow.follow(ROLLBACK, _layers(), back=True):
-            warn("services of the generation before do not get ready either")
+    if live and store.running() != store.current():
+        switch.live()
+    whole = not live or services_follow.follow(ROLLBACK, _layers(), back=True)
+    if not whole:
+        warn("services of the generation before do not get ready either")
     linux.syncfs(STATE)
     files.drop(_JOURNAL)
     files.drop(ROLLBACK)
     metadata.write()
+    return whole
 
 
 def _end() -> None:

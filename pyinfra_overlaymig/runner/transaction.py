@@ -23,6 +23,7 @@ from pyinfra_overlaymig.runner import (
     recovery,
     seal,
     services,
+    services_follow,
     snapshots,
     spawn,
     stage,
@@ -57,7 +58,7 @@ class Phase(Enum):
 
 
 class Transaction:
-    """One run of it. ``before``: the generation to go back to."""
+    """One run of it. ``before``: the generation to go back to. ``whole``: whether that is up as it was."""
 
     def __init__(self, id: str, plan: Plan, limits: Limits) -> None:
         self.id = id
@@ -65,6 +66,7 @@ class Transaction:
         self.stage = stage.of(id, plan)
         self.phase = Phase.STAGE
         self.before = store.current()
+        self.whole = True
         self.session: audit.Session | None = None
 
     @property
@@ -211,18 +213,22 @@ def _undo(one: Transaction, why: int) -> int:
     elif code == 9:  # noqa: PLR2004 - reverted
         evidence.keep(one.id, why)
         snapshots.sweep()
-        warn(f"{one.id} failed; the machine is as it was before. Its log is {one.directory}/log")
+        warn(f"{one.id} failed; {services_follow.as_before(one.whole)}. Its log is {one.directory}/log")
         write(2, "  hint: correct the migration and run it again\n")
     else:
         warn(f"{one.id} failed, and so did its revert. Run: system-migrate recover")
     return code
 
 
+def _revert(one: Transaction) -> None:
+    one.whole = finish.revert(one.id, one.before, live=True)
+
+
 def _take_back(one: Transaction) -> int:
     if one.phase is Phase.FINISH or (one.phase is Phase.COMMIT and store.has(one.id)):
         # The rename decides: was it reached, the migration is current and has to be taken back.
         warn(f"reverting to generation {one.before}")
-        return 9 if attempt(lambda: finish.revert(one.id, one.before, live=True)) else 20
+        return 9 if attempt(lambda: _revert(one)) else 20
     audit.trace(one.directory, one.session)
     if one.phase is Phase.COMMIT:
         files.drop(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
