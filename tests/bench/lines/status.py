@@ -16,28 +16,25 @@ _SETTLED = 3
 records were not all made just before its last change.
 """
 
-# 400 migrations like the first, each with a record and a layer of its own, and as many generations; then a rollback
-# goes to the topmost, so that a machine runs whose root has 400 layers.
+# Migrations like the first, each with a record and a layer of its own, and as many generations; then a rollback goes to
+# the topmost, so that a machine runs whose root has all these layers.
 _MAKE = """\
-cd /data/system
-first=20250101-001_trivial
-number=2
-layers="layer $first"
-while [ "$number" -le "$1" ]; do
-    id=$(printf '20250101-%03d_trivial' "$number")
-    cp -a "migrations/$first" "migrations/$id"
-    sed "s/^generation .*/generation $number/" "migrations/$first/record" >"migrations/$id/record"
-    sed "s/^generation .*/generation $number/" "migrations/$first/applied" >"migrations/$id/applied"
-    mkdir -p "layers/$id/etc"
-    echo "$number" >"layers/$id/etc/hello-$number"
-    layers="$layers
-layer $id"
-    { grep -v '^layer ' generations/1; echo "$layers"; } >"generations/$number"
-    number=$((number + 1))
-done
-sleep "$2"
-system-migrate rollback "$1"
-sleep "$2"
+import os, shutil, subprocess, sys, time
+count, settled = map(int, sys.argv[1:])
+os.chdir("/data/system")
+ids = [f"20250101-{number:03}_trivial" for number in range(1, count + 1)]
+head = "".join(line for line in open("generations/1") if not line.startswith("layer "))
+for number, id in enumerate(ids[1:], 2):
+    shutil.copytree(f"migrations/{ids[0]}", f"migrations/{id}")
+    for name in ("record", "applied"):
+        lines = open(f"migrations/{ids[0]}/{name}").read().replace("generation 1\\n", f"generation {number}\\n")
+        open(f"migrations/{id}/{name}", "w").write(lines)
+    os.makedirs(f"layers/{id}/etc")
+    open(f"layers/{id}/etc/hello-{number}", "w").write(f"{number}\\n")
+    open(f"generations/{number}", "w").write(head + "".join(f"layer {one}\\n" for one in ids[:number]))
+time.sleep(settled)
+subprocess.run(["/data/system/runner/system-migrate", "rollback", str(count)], check=True)
+time.sleep(settled)
 """
 
 
@@ -57,7 +54,7 @@ def measure(bench: Bench) -> None:
 def _make(inside: Inside, count: int) -> None:
     done = inside.rig.apply("20250101-001_trivial", "echo hello >/etc/hello")
     assert done.code == 0, done.text
-    done = inside.rig.run("/bin/sh", "-euc", _MAKE, "sh", str(count), str(_SETTLED))
+    done = inside.rig.run("/usr/bin/python3", "-I", "-S", "-B", "-c", _MAKE, str(count), str(_SETTLED))
     assert done.code == 0, done.text
     assert len(inside.rig.status().stack) == count
 
