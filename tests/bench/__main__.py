@@ -71,10 +71,11 @@ def limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def measure(bench: Bench, group: Group, left: float) -> list[Found]:
-    """What a group's lines are, and why not where they are not; a group that fails spoils no other."""
+def measure(bench: Bench, group: Group, left: float, told: list[Found]) -> None:
+    """Adds to ``told`` what a group's lines are, and why not where they are not; a group that fails spoils no other."""
     seconds = min(left, group.minutes * 60)
-    found = bench.begin(group.lines, seconds)
+    found = list(bench.begin(group.lines, seconds).values())
+    told += found
     trouble = ""
     begun = time.monotonic()
     console.print(f"[bold]{group.name}[/bold] (up to {seconds / 60:.0f} min)")
@@ -93,9 +94,8 @@ def measure(bench: Bench, group: Group, left: float) -> list[Found]:
     if trouble:
         console.print(f"  {trouble}", style="yellow", markup=False)
     console.print(f"  {time.monotonic() - begun:.0f} s")
-    for one in found.values():
+    for one in found:
         one.trouble = trouble
-    return list(found.values())
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         bench = Bench(directory, options.output, quick=options.quick, rounds=options.rounds, say=_say)
         try:
             for group in wanted:
-                found += measure(bench, group, end - time.monotonic())
+                measure(bench, group, end - time.monotonic(), found)
                 # What comes later may fail.
                 report.write(options.output, machine, found, command)
         except KeyboardInterrupt:

@@ -31,7 +31,9 @@ class Client:
 
     def __init__(self, address: str, port: int) -> None:
         argv = [sys.executable, "-m", "tests.bench.client", address, str(port)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def __enter__(self) -> Self:
         # It is asking when it says so.

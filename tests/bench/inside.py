@@ -36,7 +36,10 @@ class Inside:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         argv = rig.machine.enter("/usr/bin/python3", "-I", "-S", "-B", "-c", _AGENT.read_text())
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # Whoever interrupts the bench at a terminal interrupts it alone: it tells what it has, and closes this.
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def __enter__(self) -> Self:
         return self
