@@ -10,9 +10,9 @@ import tarfile
 import zlib
 from typing import NamedTuple
 
-from pyinfra_overlaymig.format import FormatError, limits, plan
+from pyinfra_overlaymig.format import FormatError, limits, plan, rules
 from pyinfra_overlaymig.format.paths import DATA
-from pyinfra_overlaymig.runner import files
+from pyinfra_overlaymig.runner import files, trees
 from pyinfra_overlaymig.runner.say import Leave, invalid, refused
 
 TYPE_CHECKING = False
@@ -27,6 +27,14 @@ _PIECE = 1 << 20
 _NO_ROOM = "remove what is not needed, or make the volume larger"
 
 
+class _Came(NamedTuple):
+    """What was unpacked: of files their permission bits and SHA-256, of links their targets."""
+
+    files: dict[str, tuple[int, str]]
+    links: dict[str, str]
+    directories: set[str]
+
+
 class Bundle(NamedTuple):
     """An unpacked bundle in ``directory``."""
 
@@ -39,10 +47,12 @@ def receive(directory: str, source: int = 0) -> Bundle:
     """Unpacks the tar.gz that can be read from ``source`` into ``directory``, and checks that it came whole."""
     files.drop(directory)
     files.make_dirs(directory, mode=0o700)
+    came = _Came({}, {}, set())
     try:
         with os.fdopen(source, "rb", closefd=False) as stream, gzip.GzipFile(fileobj=stream) as packed:
             with tarfile.open(fileobj=packed, mode="r|") as archive:
-                digests = {member.name: _unpack(archive, member, directory) for member in archive}
+                for member in archive:
+                    _unpack(archive, member, directory, came)
             # An archive ends before its packing does, whose checksum is the last that comes.
             while packed.read(_PIECE):
                 continue
@@ -53,9 +63,9 @@ def receive(directory: str, source: int = 0) -> Bundle:
     except OSError as error:
         raise _unpacking_failed(error) from error
     for name in _NEEDED:
-        if name not in digests:
+        if name not in came.files:
             raise invalid(f"the bundle lacks {name}", "pack it with this version of overlaymig")
-    return _checked(directory, {name: digest for name, digest in digests.items() if digest is not None})
+    return _checked(directory, came)
 
 
 def _unpacking_failed(error: OSError) -> Leave:
@@ -65,29 +75,30 @@ def _unpacking_failed(error: OSError) -> Leave:
     return invalid(f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again")
 
 
-def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str) -> str | None:
-    """Writes one member; the SHA-256 of a file. Refuses what has no business in a bundle."""
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str, came: _Came) -> None:
+    """Writes one member. Refuses what has no business in a bundle, and what would come by way of a link."""
     name = member.name
     parts = name.split("/")
     inside = parts[0] in _TREES or (len(parts) == 1 and name in _ALONE)
-    if not inside or "" in parts or "." in parts or ".." in parts:
+    if not inside or not rules.inside(name) or (len(parts) > 1 and os.path.dirname(name) not in came.directories):
         raise ValueError(f"it holds {name!r}, which is no part of one")
     target = f"{directory}/{name}"
     if member.isdir():
         os.mkdir(target, 0o755)
-        return None
-    if member.issym() and parts[0] == "files" and len(parts) > 1:
+        came.directories.add(name)
+    elif member.issym() and parts[0] == "files" and len(parts) > 1:
         os.symlink(member.linkname, target)
-        return None
-    if not member.isreg() or (parts[0] in _TREES and len(parts) == 1):
+        came.links[name] = member.linkname
+    elif member.isreg() and not (parts[0] in _TREES and len(parts) == 1):
+        came.files[name] = (member.mode, _write(archive, member, target))
+    else:
         raise ValueError(f"it holds {name!r}, which is neither a file, a directory nor a link")
-    return _write(archive, member, target)
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> str:
     digest = hashlib.sha256()
     source = archive.extractfile(member)
-    # No link is followed: what is above came from this bundle as a directory, or this fails.
+    # Nothing is replaced, what came twice least of all.
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         while source and (piece := source.read(_PIECE)):
@@ -97,10 +108,9 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> st
     return digest.hexdigest()
 
 
-def _checked(directory: str, digests: dict[str, str]) -> Bundle:
+def _checked(directory: str, came: _Came) -> Bundle:
     text = {name: files.read(f"{directory}/{name}") for name in ("plan", "limits", "sums")}
-    found = {name: digest for name, digest in digests.items() if name != "sums"}
-    if _sums(text["sums"]) != found:
+    if _sums(text["sums"]) != {name: digest for name, (_, digest) in came.files.items() if name != "sums"}:
         raise invalid("the bundle is damaged: its checksums do not match", "upload it again")
     try:
         wanted = plan.parse(text["plan"])
@@ -109,7 +119,8 @@ def _checked(directory: str, digests: dict[str, str]) -> Bundle:
         raise invalid(
             f"the bundle is not right: {error}", "run machine_prepared, which brings a matching runner"
         ) from error
-    _check_members(wanted, found)
+    if not _is_planned(wanted, came):
+        raise invalid("the bundle is damaged: its files are not those of its plan", "pack it again, or upload it again")
     return Bundle(directory, wanted, how)
 
 
@@ -128,16 +139,19 @@ def _plain(name: str) -> str:
     return "\\".join(piece.replace("\\n", "\n").replace("\\r", "\r") for piece in pieces)
 
 
-def _check_members(wanted: Plan, found: dict[str, str]) -> None:
-    """A plan is what is digested: what it says of files has to be what came."""
-    said = {member.path: member.sha256 for member in wanted.members}
-    came = {
-        name: digest
-        for name, digest in found.items()
-        if name.startswith("files/") or name in ("install.sh", "verify.sh")
+def _is_planned(wanted: Plan, came: _Came) -> bool:
+    """A plan is what is digested: what it says of files, links and services has to be what came, and all of it."""
+    scripts_and_files = {
+        name: (f"{mode:04o}", digest)
+        for name, (mode, digest) in came.files.items()
+        if name.startswith(plan.FILES) or name in plan.SCRIPTS
     }
-    if said != came:
-        raise invalid("the bundle is damaged: its files are not those of its plan", "pack it again, or upload it again")
+    return (
+        scripts_and_files == {member.path: (member.mode, member.sha256) for member in wanted.members}
+        and came.links == {link.path: link.target for link in wanted.links}
+        and came.directories == {above for name in (*came.files, *came.links) for above in trees.parents(name)}
+        and {name.split("/")[1] for name in came.files if name.startswith("services/")} == {*wanted.services}
+    )
 
 
 def open_file(arguments: list[str]) -> None:
