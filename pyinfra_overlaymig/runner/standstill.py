@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import marshal
 import os
 import time
 from typing import NamedTuple
 
-from pyinfra_overlaymig.runner import linux
+from pyinfra_overlaymig.format import lines
+from pyinfra_overlaymig.runner import files, linux, spawn
 
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
 _WALL = 0x40000000
 _STOP_WITHIN = 0.05
 """Seconds that a thread may take to stop: one that is deep in the kernel does not, and nobody must wait for it."""
+_STOPS = 0.002
+"""Seconds that others take: what has not stopped then may be waiting for one that has."""
 _LOOK = 0.0002
 _ROUNDS = 10
 """How often those that were forked meanwhile are looked for; a fork is over long before."""
@@ -31,40 +35,73 @@ class Free(NamedTuple):
 
 
 class Standstill:
-    """All threads of the processes whose root is that of process 1, but this one's own; a context manager."""
+    """All threads of the processes whose root is that of process 1; a context manager.
 
+    It is a child that holds them: what did not stop in time would stop later, and only the end of who asked for it
+    takes that back.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[Free] = []
+        self.milliseconds = 0.0
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> Standstill:
+        told, tells = os.pipe()
+        waits, self._goes = os.pipe()
+        self._child = spawn.fork(lambda: _hold(told, tells, waits, self._goes))
+        os.close(tells)
+        os.close(waits)
+        with open(told, "rb") as file:
+            answer = file.read()
+        if not answer:
+            self.__exit__()
+            raise OSError(errno.ECHILD, "who holds the machine still was ended")
+        self._begun, free = marshal.loads(answer)  # noqa: S302 - a child of this very process wrote it
+        self.free = [Free(*one) for one in free]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._goes)
+        spawn.wait(self._child)
+        self.milliseconds = (time.monotonic() - self._begun) * 1000
+
+
+def _hold(told: int, tells: int, waits: int, goes: int) -> None:
+    """In the child: holds them until the parent closes its end of a pipe, or dies."""
+    os.close(told)
+    os.close(goes)
+    holder = _Holder()
+    begun = time.monotonic()
+    holder.hold()
+    with open(tells, "wb") as file:
+        file.write(marshal.dumps((begun, [tuple(one) for one in holder.free.values()])))
+    os.read(waits, 1)
+    holder.let_go()
+
+
+class _Holder:
     def __init__(self) -> None:
         self.held: set[int] = set()
         self.free: dict[int, Free] = {}
-        self.milliseconds = 0.0
         self._ptrace = linux.ptrace()
         self._root = os.stat("/proc/1/root/.")
         self._candidates = self._processes()
 
-    def __enter__(self) -> Standstill:
-        self._begun = time.monotonic()
-        try:
-            for _ in range(_ROUNDS):
-                fresh = [thread for pid in self._candidates for thread in _threads(pid) if self._unknown(thread)]
-                if not fresh:
-                    break
-                self._hold(fresh)
-                self._candidates = self._processes()
-        except BaseException:
-            self.let_go()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.let_go()
+    def hold(self) -> None:
+        """They stand still, or are told in ``free``."""
+        for _ in range(_ROUNDS):
+            fresh = [thread for pid in self._candidates for thread in _threads(pid) if self._unknown(thread)]
+            if not fresh:
+                break
+            self._hold(fresh)
+            self._candidates = self._processes()
 
     def let_go(self) -> None:
-        """They go on."""
+        """They go on; what has not stopped by now, when this process ends."""
         for thread in self.held:
             # One that was killed meanwhile is gone.
             self._ptrace(_DETACH, thread, None, None)
-        self.held.clear()
-        self.milliseconds = (time.monotonic() - self._begun) * 1000
 
     def _unknown(self, thread: int) -> bool:
         return thread not in self.held and thread not in self.free
@@ -85,15 +122,24 @@ class Standstill:
 
     def _hold(self, threads: list[int]) -> None:
         asked = [thread for thread in threads if self._ask(thread)]
-        until = time.monotonic() + _STOP_WITHIN
-        while asked:
-            asked = [thread for thread in asked if not self._has_stopped(thread)]
-            if asked and time.monotonic() > until:
+        begun = time.monotonic()
+        while asked := [thread for thread in asked if not self._has_stopped(thread)]:
+            if time.monotonic() > begun + _STOP_WITHIN:
                 self._give_up(asked)
                 return
-            if asked:
-                # wait(2) has no limit of its own, and a stop has no descriptor.
-                time.sleep(_LOOK)
+            if time.monotonic() > begun + _STOPS:
+                asked = [thread for thread in asked if not self._waits_for_held(thread)]
+            # wait(2) has no limit of its own, and a stop has no descriptor.
+            time.sleep(_LOOK)
+
+    def _waits_for_held(self, thread: int) -> bool:
+        """Whether it waits, as after vfork(2), for a child in its memory, and that stands still."""
+        process = _status(thread).get("Tgid", "")
+        return any(
+            _status(child).get("PPid") == process and linux.same_memory(thread, child)
+            for child in self.held
+            if child != thread
+        )
 
     def _ask(self, thread: int) -> bool:
         if self._ptrace(_SEIZE, thread, None, None) < 0:
@@ -107,10 +153,9 @@ class Standstill:
 
     def _note(self, thread: int) -> None:
         number = ctypes.get_errno()
-        if number != errno.ESRCH:
-            self.free[thread] = Free(
-                thread, "somebody else traces it" if number == errno.EPERM else os.strerror(number)
-            )
+        # Of one that is just ending, the kernel says the same as of one that it protects.
+        if number != errno.ESRCH and (tracer := _tracer(thread)) is not None:
+            self.free[thread] = Free(thread, "somebody else traces it" if tracer else os.strerror(number))
 
     def _has_stopped(self, thread: int) -> bool:
         try:
@@ -121,8 +166,19 @@ class Standstill:
     def _give_up(self, threads: list[int]) -> None:
         for thread in threads:
             self.free[thread] = Free(thread, "it is deep in the kernel")
-            # It cannot be let go of before it stops: the kernel does that when this process ends.
-            self.held.discard(thread)
+
+
+def _tracer(thread: int) -> int | None:
+    """Who traces it, 0 when nobody does; None when it has ended."""
+    found = _status(thread)
+    return int(found["TracerPid"]) if found.get("State", "X")[0] not in "ZX" else None
+
+
+def _status(thread: int) -> dict[str, str]:
+    try:
+        return dict(lines.pairs(files.read(f"/proc/{thread}/status").replace(":\t", " ")))
+    except ProcessLookupError:
+        return {}
 
 
 def _threads(pid: int) -> list[int]:

@@ -75,7 +75,7 @@ def _pivot(before: int, to: int, seen: catch_up.Listing) -> None:
         carry.complete()
     if held is not None:
         say(f"the machine stood still for {held.milliseconds:.1f} ms")
-        for one in held.free.values():
+        for one in held.free:
             warn(f"process {one.pid} did not stand still: {one.why}")
 
 
