@@ -10,18 +10,23 @@ import re
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import NOWHERE, RUN
 from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, store
+from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyinfra_overlaymig.runner.stage import Stage
 
+_SPARSE = "files of many gigabytes take their time, holes too: make them when a service starts, or set a larger timeout"
 _NAME = re.compile(r"[a-z][A-Za-z0-9._-]*")
 
 
-def capture(stage: Stage) -> None:
+def capture(stage: Stage, seconds: float) -> None:
     """Writes changes.list, and in lists/ what only looked like a change; in a mount namespace that ends with it."""
-    if spawn.finish(spawn.fork(lambda: _capture(stage))):
+    code = spawn.finish(spawn.fork(lambda: _capture(stage)), Deadline(seconds))
+    if code == spawn.LATE:
+        raise Leave(1, f"what the script changed could not be read within its limit of {seconds:g} s", _SPARSE)
+    if code:
         raise Leave(1, "what the script changed cannot be read", "the reason is above")
 
 

@@ -94,14 +94,22 @@ def status(found: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def finish(child: Child) -> int:
-    """How the child ended; where this process is interrupted meanwhile, the child is killed."""
+def finish(child: Child, deadline: Deadline | None = None) -> int:
+    """How the child ended; `LATE` when it has not by then. It is killed then, and where this process is interrupted."""
     try:
-        return wait(child) or 0
+        code = wait(child, deadline)
     except BaseException:
-        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-        wait(child)
+        _kill(child)
         raise
+    if code is None:
+        _kill(child)
+        return LATE
+    return code
+
+
+def _kill(child: Child) -> None:
+    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    wait(child)
 
 
 def become(argv: list[str], env: Mapping[str, str] | None = None, root: str | None = None) -> None:

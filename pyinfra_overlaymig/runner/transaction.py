@@ -150,7 +150,7 @@ def _run(one: Transaction) -> None:
     # What the commit has to wait for is on its way to the disk meanwhile.
     spawn.fork(lambda: linux.syncfs(one.directory))
     say("capturing what it changed")
-    capture_stage.capture(one.stage)
+    capture_stage.capture(one.stage, one.limits.timeout)
     audit.conclude(one.directory, one.session, one.limits)
     if not os.path.getsize(f"{one.directory}/changes.list") and one.stage.plan.local:
         one.phase = Phase.NOTHING
