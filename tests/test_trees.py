@@ -44,6 +44,24 @@ def test_a_copy_is_as_cp_makes_it(disk: Path, done: list[tuple[Any, ...]]) -> No
     assert tree_model.picture(place / "ours") == tree_model.picture(place / "cp")
 
 
+def test_file_that_is_replaced_while_it_is_linked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has found the one before by then, and says that there is none: the new one is linked."""
+    (place / "source").mkdir()
+    (place / "source/file").write_text("before")
+    link = os.link
+
+    def late(source: str, target: str, **itself: bool) -> None:
+        if (place / "source/file").read_text() == "before":
+            (place / "source/new").write_text("after")
+            (place / "source/new").replace(place / "source/file")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        link(source, target, **itself)
+
+    monkeypatch.setattr(os, "link", late)
+    trees.link_tree(str(place / "source"), str(place / "ours"))
+    assert (place / "ours/file").read_text() == "after"
+
+
 @given(done=tree_model.many)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_links_are_as_cp_makes_them(disk: Path, done: list[tuple[Any, ...]]) -> None:

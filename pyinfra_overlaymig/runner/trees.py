@@ -33,6 +33,7 @@ __all__ = [
     "walk",
 ]
 OPAQUE = "trusted.overlay.opaque"
+_TRIES = 100
 
 
 def is_whiteout(found: os.stat_result) -> bool:
@@ -146,18 +147,31 @@ def link_tree(source: str, target: str, *, skip_existing: bool = False) -> None:
 def link_entry(source: str, target: str, *, skip_existing: bool = False) -> None:
     """Another name for what is no directory."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        _link(source, target)
     except FileExistsError:
         if not skip_existing:
-            raise
-    except FileNotFoundError:
-        if lstat(source) is not None:
             raise
     except OSError as error:
         # Overlays give all whiteouts of a file system one inode, up to its limit.
         if error.errno != errno.EMLINK:
             raise
         copies.unless_gone(source, copies.copy_entry, source, target)
+
+
+def _link(source: str, target: str) -> None:
+    """link(2), but for a source that goes. Between finding a file and linking it, another one may have taken its name:
+    then the kernel says that there is none.
+    """
+    for left in range(_TRIES, -1, -1):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except FileNotFoundError:
+            if lstat(source) is None:
+                return
+            if not left:
+                raise
+        else:
+            return
 
 
 def remove_empty(path: str) -> bool:
