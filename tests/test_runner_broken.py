@@ -19,6 +19,7 @@ LOSSES = {
     "loader": LOADER,
     "sh": "rm -f /bin/sh /bin/dash /bin/bash",
     "coreutils": COREUTILS,
+    "s6": "dpkg -r --force-depends s6",
 }
 # What is down by its own wish is not waited for: these layers keep sshd from ever getting ready.
 NO_SSHD = "s6-svc -wD -d /run/service/sshd; touch /etc/s6/services/sshd/down"
@@ -88,12 +89,25 @@ def test_open_shell_is_enough_for_a_rollback(broken: Rig, what: str) -> None:
     assert status(broken).stack == ()
 
 
+@pytest.mark.parametrize("what", ["python3", "coreutils"])
+def test_boot_that_needs_nothing_of_what_is_lost(broken: Rig, what: str) -> None:
+    """The runner boots the generation with the base's tools, and the boot counts as one that went well."""
+    layer = f"20250101-001_{what}"
+    assert broken.apply(layer, LOSSES[what]).code == 0
+    power_cycle(broken)
+    deadline = time.monotonic() + 30
+    while (found := status(broken)).failed_boots and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (found.stack, found.running, found.failed_boots) == ((layer,), found.generation, 0)
+    rescued(broken, "rollback", "0")
+
+
 def test_boot_with_a_program_that_cannot_be_loaded_falls_back_at_once(broken: Rig) -> None:
     """The kernel refuses CMD, or would start what ends at once for want of a library: the same boot has the base."""
     program = "/usr/bin/s6-svscan"
     losses = {
         "loader": LOADER,
-        "s6": "dpkg -r --force-depends s6",
+        "s6": LOSSES["s6"],
         "library": "rm /usr/lib/*-linux-gnu/libskarnet.so.*",
         "script": f"printf '#!/nowhere/sh\\n' >{program}.new; chmod 755 {program}.new; mv {program}.new {program}",
         "noise": f"printf noise >{program}.new; chmod 755 {program}.new; mv {program}.new {program}",
