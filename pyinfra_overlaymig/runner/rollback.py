@@ -159,6 +159,11 @@ def _pause(names: list[str], *, force: bool = False) -> None:
         raise Leave(_NOT_READY)
 
 
+def _brought() -> list[str]:
+    """The services of the layers that came or went."""
+    return sorted({name for id in _layers() if (record := store.record(id)) for name in record.services})
+
+
 def _layers() -> tuple[str, ...]:
     return tuple(files.lines(f"{ROLLBACK}/layers"))
 
@@ -174,7 +179,8 @@ def back(*, live: bool) -> bool:
     switch.settle()
     store.set_current(_said("from"))
     if live:
-        attempt(lambda: _pause(files.lines(_SERVICES), force=True))
+        # Those of the layers that go as well: what has just been started would still bind its state, into another root.
+        attempt(lambda: _pause([*files.lines(_SERVICES), *_brought()], force=True))
     state.take_back(ROLLBACK)
     if live and store.running() != store.current():
         switch.live()

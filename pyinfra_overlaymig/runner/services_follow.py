@@ -71,12 +71,13 @@ class _Follow:
     def _one(self, name: str, step: Callable[[str], bool]) -> bool:
         if not self.back:
             return step(name)
-        try:
-            return step(name)
-        except (OSError, Leave) as error:
-            # Whatever is wrong with this one: the others were up as well.
-            warn(f"service {name}: {error}")
-            return False
+        for again in (True, False):
+            try:
+                return step(name)
+            except (OSError, Leave) as error:
+                # Whatever is wrong with this one, the moment's or not: the others were up as well.
+                warn(f"service {name}: {error}{', tried again' if again else ''}")
+        return False
 
     def _pause(self, name: str) -> bool:
         return supervision.pause(self.journal, [name], force=self.back)

@@ -91,7 +91,6 @@ class Scenario:
 COMMITTED = (r"^rename\w*\(.*/generations/current\)", r"^f(data)?sync\(.*/generations\)")
 SEALING = (r"^rename\w*\(.*/staging/20250102-001_two/upper, ",)
 TAKING_BACK = (r"^rename\w*\([^,]*/layers/20250102-002_ill, ",)
-ASSEMBLING = (r"^pivot_root\(",)
 KILLED = (Mode.KILL, Mode.FAIL, Mode.SPACE)
 SCENARIOS = {
     "apply": Scenario("one", apply, 100, ("one", "two")),
@@ -108,5 +107,4 @@ SCENARIOS = {
     "boot after the commit": Scenario("one", boot, 60, ("one", "two"), (apply, COMMITTED)),
     "boot in a revert": Scenario("one", boot, 40, ("one",), (apply_ill, TAKING_BACK)),
     "boot after a rollback": Scenario("two", boot, 40, ("two", "back"), (rollback, COMMITTED)),
-    "recover of a boot": Scenario("two", recover, 25, ("two",), (boot, ASSEMBLING), KILLED),
 }
