@@ -146,33 +146,34 @@ def _set_aside(directory: int, name: str, old: str) -> None:
     """Keeps what is about to be replaced, once.
 
     A file stays in its place until the rename over it, so that a reader sees the old one or the new one; a directory
-    cannot be renamed over.
+    cannot be renamed over. What it is, link(2) tells soonest: services stand still meanwhile.
     """
-    found = stat_at(directory, name)
-    if found is None:
-        return
     for _ in range(2):
         try:
-            _keep(directory, name, old, found)
+            os.link(name, old, src_dir_fd=directory, follow_symlinks=False)
         except FileExistsError:
             # Once is enough: what is there now may be what came in its place.
             return
         except FileNotFoundError:
+            if stat_at(directory, name) is None:
+                return
             files.make_dirs(os.path.dirname(old), mode=0o700)
+        except OSError as error:
+            _move_aside(directory, name, old, error)
+            return
         else:
             return
 
 
-def _keep(directory: int, name: str, old: str, found: os.stat_result) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        if not files.there(old):
-            os.rename(name, old, src_dir_fd=directory)
+def _move_aside(directory: int, name: str, old: str, error: OSError) -> None:
+    """What cannot have another name: a directory, or a file that has as many as it can have."""
+    found = stat_at(directory, name)
+    if found is None:
         return
-    try:
-        os.link(name, old, src_dir_fd=directory, follow_symlinks=False)
-    except OSError as error:
-        if error.errno != errno.EMLINK:
-            raise
+    if error.errno != errno.EMLINK and not stat.S_ISDIR(found.st_mode):
+        raise error
+    if not files.there(old):
+        files.make_dirs(os.path.dirname(old), mode=0o700)
         os.rename(name, old, src_dir_fd=directory)
 
 
