@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.runner.directories import Directories
 
 _STRAY = ".system-migrate."
+_ORIGIN = f"{copies.OVERLAY}origin"
 
 
 class Repetition:
@@ -34,6 +35,8 @@ class Repetition:
         self.root = root
         self.seen = seen
         self.now = now
+        # Not the process's number: that comes again, also after a kill, and what it left is there until `_tidy`.
+        self.stray = f"{_STRAY}{os.urandom(8).hex()}"
         self.links = 0
 
     def do(self, what: Repeat) -> None:
@@ -73,7 +76,8 @@ class Repetition:
         try:
             os.rmdir(name, dir_fd=directory)
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
+            # A file in its place is newer; where nothing is, it was removed by an attempt that was killed.
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR, errno.ENOENT):
                 raise
 
     def _clear(self, path: str) -> None:
@@ -85,15 +89,16 @@ class Repetition:
         have = self._have(path)
         if is_directory(value):
             self._make_directory(path, have)
-        elif have == value or self._is_newer(have, self.seen.get(path, "")):
+        elif have == value or self._is_newer(path, have):
             return
         elif value == WHITEOUT:
             self._clear(path)
         else:
             self._link(path)
 
-    def _is_newer(self, have: str, was: str) -> bool:
+    def _is_newer(self, path: str, have: str) -> bool:
         """Whether ``to`` has something that neither its clone nor a removal of ours left there."""
+        was = self.seen.get(path, "")
         if have == WHITEOUT:
             return was not in ("", WHITEOUT) and not is_directory(was)
         return have not in ("", was)
@@ -118,7 +123,7 @@ class Repetition:
             os.chmod(here, os.stat(here).st_mode & 0o7777)
         self._forget_origin(f"{self.source}/{path}")
         self.links += 1
-        link = f"{_STRAY}{os.getpid()}.{self.links}"
+        link = f"{self.stray}.{self.links}"
         trees.link_entry(f"{self.source}/{path}", f"/proc/self/fd/{self.upper.open(above)}/{link}")
         directory, name = self.root.of(path)
         found = stat_at(directory, name)
@@ -127,9 +132,13 @@ class Repetition:
         os.rename(link, name, src_dir_fd=directory, dst_dir_fd=directory)
 
     def _forget_origin(self, place: str) -> None:
-        """A file that was copied up names its original: an overlay would take both for one inode."""
+        """A file that was copied up names its original: an overlay would take both for one inode.
+
+        The root before shares the attribute: until it forgets what it looked up, names of one file have two numbers
+        there. It stands still, and has to go; data and attributes are the same by all names.
+        """
         try:
-            os.removexattr(place, f"{copies.OVERLAY}origin", follow_symlinks=False)
+            os.removexattr(place, _ORIGIN, follow_symlinks=False)
         except OSError as error:
             if error.errno not in (errno.ENODATA, errno.ENOTSUP):
                 raise
