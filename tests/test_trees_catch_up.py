@@ -108,6 +108,7 @@ def test_nothing_that_happens_while_the_clone_is_made_is_lost(
 
 @given(stack=tree_model.many, drift=tree_model.few, meanwhile=tree_model.many, steps=st.integers(0, 40))
 @example(stack=[], drift=[], meanwhile=[("write", "a", "x")], steps=2)
+@example(stack=[("write", "a/b", "x")], drift=[], meanwhile=[("remove", 0)], steps=2)
 @anywhere
 def test_it_can_be_done_again_after_any_number_of_steps(
     disk: Path, stack: list[tuple[Any, ...]], drift: list[tuple[Any, ...]], meanwhile: list[tuple[Any, ...]], steps: int
@@ -140,6 +141,20 @@ def test_what_was_done_before_a_kill_is_not_told_as_lost(disk: Path, capfd: pyte
         catch_up.repeat(1, 2, seen, str(new))
         assert (new / "gone").read_text() == "a file"
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("made", ["deep/new", "deep/below/new"])
+def test_a_directory_of_a_layer_with_something_new_in_it_is_newer_than_its_removal(disk: Path, made: str) -> None:
+    with Roots(disk, [("write", "deep/below/file", "x"), ("write", "deep/file", "x")]) as roots:
+        old = roots.mount(1, "old")
+        catch_up.clone(1, 2)
+        seen = catch_up.listing(2)
+        new = roots.mount(2, "new")
+        tree_model.do(old, ("remove", "deep"))
+        (new / made).mkdir()
+        (new / "deep/file").unlink()
+        catch_up.repeat(1, 2, seen, str(new))
+        assert (new / made).is_dir()
 
 
 def test_what_is_newer_in_the_new_root_stays(disk: Path) -> None:

@@ -23,6 +23,11 @@ _STRAY = ".system-migrate."
 _ORIGIN = f"{copies.OVERLAY}origin"
 
 
+def _is_copied_up(directory: str) -> bool:
+    """Whether an overlay brought a directory into its upper; one that was made there has no original."""
+    return _ORIGIN in os.listxattr(directory, follow_symlinks=False)
+
+
 class Repetition:
     """Names come and go through the mount, as an upper in use is not to be touched.
 
@@ -101,7 +106,17 @@ class Repetition:
         was = self.seen.get(path, "")
         if have == WHITEOUT:
             return was not in ("", WHITEOUT) and not is_directory(was)
-        return have not in ("", was)
+        return have not in ("", was) and not (is_directory(have) and self._is_half_removed(path))
+
+    def _is_half_removed(self, path: str) -> bool:
+        """Whether a directory of the upper is one of the layers, and has nothing new: what a removal leaves of it that
+        is killed.
+        """
+        top = f"/proc/self/fd/{self.upper.open(path)}"
+        return _is_copied_up(f"{top}/.") and all(
+            _is_copied_up(f"{top}/{name}") if stat.S_ISDIR(found.st_mode) else trees.is_whiteout(found)
+            for name, found in trees.walk(top)
+        )
 
     def _make_directory(self, path: str, have: str) -> None:
         if have and not is_directory(have) and have != WHITEOUT:
