@@ -99,7 +99,7 @@ def measure(bench: Bench, group: Group, left: float, told: list[Found]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """All of it: the exit code says only whether everything was measured."""
+    """All of it: the exit code says only whether everything was measured that was to be."""
     wanted = chosen(options.only)
     command = shlex.join(["make", "bench-quick" if options.quick else "bench"])
     if options.only or options.rounds:
@@ -129,7 +129,8 @@ def run(options: argparse.Namespace) -> int:
     report.show(console, machine, found)
     console.print(plots.draw(options.output, found, f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}"))
     console.print(f"{options.output}/table.md is the table for the README, bench.json has every figure")
-    return 0 if all(one.figures for one in found) else 1
+    # A first look leaves out what takes longer, and says so.
+    return 0 if options.quick or all(one.figures for one in found) else 1
 
 
 def _say(text: str) -> None:
