@@ -19,7 +19,8 @@ import pytest
 
 from pyinfra_overlaymig.format.paths import GENERATIONS, LAYERS, MIGRATIONS, PROGRAM, SCANDIR, STATE
 from pyinfra_overlaymig.format.readiness import TELLS, is_ready
-from pyinfra_overlaymig.format.status import Status, parse
+from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.format.status_reader import parse
 
 
 @dataclass(frozen=True)

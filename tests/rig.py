@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from pyinfra_overlaymig import lab as labs
-from pyinfra_overlaymig.format.status import Status, parse
+from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.migration.bundle import LAUNCHER, pack, runner_archive
 from pyinfra_overlaymig.migration.folder import load
 

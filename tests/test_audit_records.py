@@ -15,8 +15,9 @@ from pyinfra_overlaymig.format.changes import parse as parse_change
 from pyinfra_overlaymig.runner.audit import explaining, hold, packages, places
 from pyinfra_overlaymig.runner.audit.captured import touched
 from pyinfra_overlaymig.runner.audit.explain import Done
+from pyinfra_overlaymig.runner.audit.fields import value
 from pyinfra_overlaymig.runner.audit.holder import Holder
-from pyinfra_overlaymig.runner.audit.records import Event, Reader, value
+from pyinfra_overlaymig.runner.audit.records import Event, Reader
 
 DEVICE = "00:36"
 SH, CP, MV = "/usr/bin/dash", "/usr/bin/cp", "/usr/bin/mv"

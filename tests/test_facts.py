@@ -21,7 +21,8 @@ from pyinfra_overlaymig.facts import (
 )
 from pyinfra_overlaymig.facts.migration import Trace
 from pyinfra_overlaymig.facts.status import read_status
-from pyinfra_overlaymig.format.status import UNKNOWN, Status, parse
+from pyinfra_overlaymig.format.status import UNKNOWN, Status
+from pyinfra_overlaymig.format.status_reader import parse
 from tests.sandbox import run_in_sandbox
 
 TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")

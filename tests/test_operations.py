@@ -26,7 +26,8 @@ from pyinfra.context import ctx_host, ctx_state
 from pyinfra_testing.util import FakeState, create_host
 
 from pyinfra_overlaymig import operations
-from pyinfra_overlaymig.format.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status, parse
+from pyinfra_overlaymig.format.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status
+from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.migration.bundle import pack, runner_archive, wire
 from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.operations import (

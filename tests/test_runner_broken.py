@@ -7,7 +7,8 @@ import time
 import pytest
 
 from pyinfra_overlaymig import lab
-from pyinfra_overlaymig.format.status import Status, parse
+from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.lab import namespaces
 from pyinfra_overlaymig.lab.machine import start
 from tests.rig import RUNNER, Rig

@@ -11,7 +11,8 @@ import pytest
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.format.needs import PROGRAMS
-from pyinfra_overlaymig.format.status import UNKNOWN, Evidence, LockOwner, Status, parse
+from pyinfra_overlaymig.format.status import UNKNOWN, Evidence, LockOwner, Status
+from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.runner import capabilities, files, metadata, migrations, store, summary
 from pyinfra_overlaymig.runner.say import Leave
 from pyinfra_overlaymig.runner.verbs import diff

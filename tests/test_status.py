@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyinfra_overlaymig.format import FORMAT
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.status import (
-    FORMAT,
     UNKNOWN,
     Evidence,
     Generation,
@@ -22,8 +22,8 @@ from pyinfra_overlaymig.format.status import (
     Runner,
     ServiceStatus,
     Status,
-    parse,
 )
+from pyinfra_overlaymig.format.status_reader import parse
 
 TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")
 STATUS = parse(TEXT)

@@ -27,7 +27,8 @@ from pathlib import Path
 import pytest
 
 from pyinfra_overlaymig import lab
-from pyinfra_overlaymig.format.status import Status, parse
+from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.lab import process
 from pyinfra_overlaymig.lab import vm as kind
 from pyinfra_overlaymig.lab.layout import place

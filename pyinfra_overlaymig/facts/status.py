@@ -6,7 +6,8 @@ from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.paths import PROGRAM
-from pyinfra_overlaymig.format.status import UNKNOWN, MigrationRecord, Status, parse
+from pyinfra_overlaymig.format.status import UNKNOWN, MigrationRecord, Status
+from pyinfra_overlaymig.format.status_reader import parse
 
 
 def read_status(output: list[str]) -> Status:

@@ -11,7 +11,8 @@ import paramiko
 
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.paths import PROGRAM
-from pyinfra_overlaymig.format.status import UNKNOWN, ServiceStatus, Status, parse
+from pyinfra_overlaymig.format.status import UNKNOWN, ServiceStatus, Status
+from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.lab.connection import at_once, connect, output
 from pyinfra_overlaymig.lab.fleet import machines
 from pyinfra_overlaymig.lab.layout import Lab

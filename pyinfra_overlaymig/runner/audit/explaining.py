@@ -12,7 +12,7 @@ import zlib
 from pyinfra_overlaymig.format import who
 from pyinfra_overlaymig.format.paths import LAYERS
 from pyinfra_overlaymig.runner import files, store
-from pyinfra_overlaymig.runner.audit import packages, places, records
+from pyinfra_overlaymig.runner.audit import fields, packages, places, records
 from pyinfra_overlaymig.runner.audit.explain import Account, Change, Explanation, Left, parse, resolve
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ def read(stage: str, of: Iterable[tuple[str, str]]) -> records.Reader:
     reader = records.Reader(files.first_line(f"{here}/session"), {device for device, _ in of}, runner)
     packed = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
     with open(f"{stage}/audit.gz", "wb") as file:
-        for lines in records.blocks(f"{here}/records"):
+        for lines in fields.blocks(f"{here}/records"):
             text = "".join(f"{line}\n" for line in reader.take(lines))
             file.write(packed.compress(text.encode("latin-1")))
         file.write(packed.flush())

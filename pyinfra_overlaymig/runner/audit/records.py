@@ -8,16 +8,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from pyinfra_overlaymig.runner.audit.fields import base, trimmed, value
 from pyinfra_overlaymig.runner.audit.processes import Processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from pyinfra_overlaymig.runner.audit.processes import Process
 
-_BLOCK = 1 << 20
-_ESCAPES = {0: "\\000", 9: "\\011", 10: "\\012", 32: "\\040", 92: "\\134"}
 _ARGUMENT = re.compile(r"a[0-9]+(?:\[[0-9]+\])?=")
 _ENOUGH = 400
 """Characters of a command line that are kept."""
@@ -198,7 +197,7 @@ class Reader:
                 # Without a CWD the inode of the directory has to do.
                 path = f"{event.where.removesuffix('/')}/{text}" if text and event.where and not event.by_handle else ""
             by = event.by.number if event.by else 0
-            name = _base(text)
+            name = base(text)
             done = "L" if link else kind
             found = Event(serial, event.what, by, done, device, inode, above, name, path, directory, relative)
             self.events.append(found)
@@ -230,44 +229,8 @@ def _mother(kind: str, text: str, parents: list[tuple[str, str, str]]) -> tuple[
     and the kernel may note that one for the name: the device is the directory's.
     """
     if len(parents) > 1:
-        last = _base(text)
+        last = base(text)
         for parent in parents:
             if f"{parent[1]}/{last}" == text:
                 return parent
     return parents[-1 if kind == "D" else 0]
-
-
-def value(word: str) -> str:
-    """What stands after the first `=`, escaped: quoted, or in hex, or in brackets where there is nothing."""
-    text = word[word.find("=") + 1 :]
-    if text.startswith('"'):
-        text = text[1:-1]
-        return text.replace("\\", "\\134") if "\\" in text else text
-    if text.startswith("("):
-        return ""
-    try:
-        return bytes.fromhex(text).decode("latin-1").translate(_ESCAPES)
-    except ValueError:
-        # Cut off, or no text at all.
-        return ""
-
-
-def trimmed(path: str) -> str:
-    """Without slashes at its end."""
-    return path.rstrip("/") if path.endswith("/") else path
-
-
-def _base(path: str) -> str:
-    return trimmed(path).rpartition("/")[2]
-
-
-def blocks(path: str) -> Iterator[list[str]]:
-    """The lines of the file ``path``, many at a time."""
-    rest = ""
-    with open(path, encoding="latin-1", newline="") as file:
-        while block := file.read(_BLOCK):
-            lines = (rest + block).split("\n")
-            rest = lines.pop()
-            yield lines
-    if rest:
-        yield [rest]
