@@ -21,20 +21,18 @@ import os
 import re
 import select
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyinfra_overlaymig.errors import OverlaymigError
-from pyinfra_overlaymig.lab import prerequisites, process
+from pyinfra_overlaymig.lab import auditd, prerequisites, process
 from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.locking import Report, locked, write_file
 from pyinfra_overlaymig.lab.run import detach
 from pyinfra_overlaymig.runner.audit import rules
-from pyinfra_overlaymig.runner.audit.netlink import Audit, Rule, Status
+from pyinfra_overlaymig.runner.audit.netlink import Audit, Rule
 
 _QUESTION = re.compile(r"(begin|end) ([0-9]{1,10}) ([0-9]{1,10})((?: [0-9]{1,7}(?::[0-9]{1,7})?)*) *")
 _PROGRAM = f"from {__name__} import main; main()"
@@ -44,30 +42,6 @@ _READ_WITHIN = 60.0
 """Seconds for which an answer stays."""
 _WAITING = 64
 """So many sessions may wait for their rules to be deleted."""
-_BACKLOG = 16384
-_CONFIGURATION = """\
-log_file = {log}
-plugin_dir = {plugins}
-local_events = yes
-write_logs = yes
-log_group = root
-log_format = RAW
-flush = NONE
-max_log_file = 64
-num_logs = 4
-max_log_file_action = ROTATE
-priority_boost = 0
-name_format = NONE
-space_left = 2
-space_left_action = IGNORE
-admin_space_left = 1
-admin_space_left_action = IGNORE
-disk_full_action = SUSPEND
-disk_error_action = SUSPEND
-use_libwrap = no
-q_depth = 2000
-overflow_action = IGNORE
-"""
 
 
 def start(lab: Lab, report: Report) -> None:
@@ -76,7 +50,7 @@ def start(lab: Lab, report: Report) -> None:
         report("who changes what is not captured here: install the package auditd, then run this again")
         return
     try:
-        _status()
+        auditd.status()
     except OSError:
         report("who changes what is not captured here: this kernel has no audit, or a container may not use it")
         return
@@ -112,7 +86,7 @@ def leave(lab: Lab) -> None:
     if shared.is_dir():
         with _alone(shared) as alone:
             if alone:
-                _stop_daemon(shared)
+                auditd.stop(shared)
 
 
 def keep(lab: Lab) -> None:
@@ -122,7 +96,7 @@ def keep(lab: Lab) -> None:
     with locked(shared, report=_silent, busy=""):
         users = os.open(shared / "users", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(users, fcntl.LOCK_SH)
-        log = _daemon_log(shared)
+        log = auditd.log(shared)
     # Sessions are numbered from the host's boot on: an old answer would be taken for a new one.
     for old in (lab.audit / "answers").iterdir():
         old.unlink()
@@ -228,74 +202,6 @@ def _living_sessions() -> set[str]:
         with suppress(OSError):
             found.add(path.read_text())
     return found
-
-
-def _status() -> Status:
-    with Audit() as kernel:
-        return kernel.status()
-
-
-def _daemon_log(shared: Path) -> Path:
-    """The log of the auditd that runs, ours if there was none."""
-    pid = _daemon() or _start_daemon(shared)
-    if Path(f"/proc/{pid}/comm").read_text().strip() != "auditd":
-        raise OverlaymigError(f"process {pid} holds the kernel's audit, and is no auditd", hint="end it")
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        file = link.readlink()
-        if link.is_file() and file.name.endswith(("log", ".log")):
-            return file
-    raise OverlaymigError("the auditd that runs here writes no log", hint="set `write_logs = yes` in auditd.conf")
-
-
-def _daemon() -> int:
-    """The process that holds the kernel's audit, 0 if there is none: the kernel may still name one that is gone."""
-    pid = _status().pid
-    return pid if process.lives(pid) else 0
-
-
-def _start_daemon(shared: Path) -> int:
-    status = _status()
-    write_file(shared / "before", f"{status.enabled} {status.backlog_limit}\n")
-    (shared / "conf/plugins").mkdir(parents=True, exist_ok=True)
-    text = _CONFIGURATION.format(log=shared / "audit.log", plugins=shared / "conf/plugins")
-    write_file(shared / "conf/auditd.conf", text, 0o600)
-    program = shutil.which("auditd") or "auditd"
-    alive = detach([program, "-n", "-c", shared / "conf"], console=shared / "console")
-    while _daemon() == 0:
-        if not alive():
-            said = (shared / "console").read_text(errors="replace").strip()[-300:]
-            raise OverlaymigError(f"auditd does not start: {said}", hint=f"run it: auditd -n -c {shared}/conf")
-        time.sleep(0.01)
-    process.write(shared / "auditd", _daemon())
-    with Audit() as kernel:
-        kernel.limit_backlog(_BACKLOG)
-        # It would hold for the rules of others as well.
-        if not kernel.rules():
-            (shared / "terse").touch()
-            rules.terse(kernel)
-    return _daemon()
-
-
-def _stop_daemon(shared: Path) -> None:
-    """End the auditd that a keeper started, and give the kernel its settings back."""
-    # It says goodbye to the kernel, which would else take it for alive.
-    if process.kill(shared / "auditd", signal.SIGTERM):
-        while process.recorded(shared / "auditd"):
-            time.sleep(0.02)
-    with Audit() as kernel:
-        if (shared / "terse").exists():
-            rules.verbose(kernel)
-        # One that others have started since has its own.
-        if (shared / "before").exists() and _daemon() == 0:
-            enabled, backlog = (shared / "before").read_text().split()
-            kernel.enable(int(enabled))
-            kernel.limit_backlog(int(backlog))
-    # The directory itself stays: machines that run have it mounted, and the next keeper uses it.
-    for left in shared.iterdir():
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink()
 
 
 @contextmanager
