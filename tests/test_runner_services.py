@@ -122,3 +122,13 @@ def test_log_is_rotated(fresh: Rig) -> None:
     fresh.sh("cd /data/state/var/log/talks; until [ $(ls | grep -c '^@') = 5 ]; do sleep 0.1; done")
     sizes = fresh.sh("cd /data/state/var/log/talks; stat -c %s @*").split()
     assert all(900_000 < int(size) < 1_100_000 for size in sizes), sizes
+
+
+def test_service_that_s6_was_never_told_of_is_supervised_by_the_next_verb(fresh: Rig) -> None:
+    """Whoever laid it out was killed in between: it is linked, and nobody supervises it."""
+    assert fresh.apply("20250101-001_told", ":", services={"told": {"run": "exec sleep 1111", **READY}}).code == 0
+    fresh.sh("s6-svunlink /run/service told; ln -s /run/services/told /run/service/told; ! s6-svok /run/service/told")
+    result = fresh.run(RUNNER, "recover")
+    assert result.code == 0, result.text
+    assert "starting service told again" in result.text
+    fresh.sh("test $(s6-svstat -o ready /run/service/told) = true")

@@ -99,7 +99,12 @@ def order() -> list[str]:
 
 def missing() -> list[str]:
     """What the running root defines and nobody supervises: a boot that was cut off while it laid services out."""
-    return [name for name in order() if not os.path.exists(linked(name))] if supported() else []
+    return [name for name in order() if not is_supervised(name)] if supported() else []
+
+
+def is_supervised(name: str) -> bool:
+    """Whether a supervisor runs for it."""
+    return bool(s6.supervisor(linked(name)))
 
 
 def needing(names: Collection[str]) -> list[str]:

@@ -91,16 +91,21 @@ class _Follow:
         if not services.current(name) and (services.restart(name) != "never" or not files.there(services.linked(name))):
             return self._install(name)
         if name in files.lines(f"{self.journal}/paused"):
-            say(f"starting service {name} again")
-            self.waits.append(readiness.Waiting(name))
-            return supervision.start(name)
+            return self._start(name)
         if services.layer(name) in self.layers and not services.is_down_by_wish(name):
             # A boot, or a run that was interrupted, has started it: what is being finished stands or falls with it.
             say(f"waiting for service {name}")
             self.waits.append(readiness.Waiting(name))
+        elif not services.is_down_by_wish(name) and not services.is_supervised(name):
+            return self._start(name)
         elif (status := s6.read(services.linked(name))) and status.up:
             self.left.append(name)
         return True
+
+    def _start(self, name: str) -> bool:
+        say(f"starting service {name} again")
+        self.waits.append(readiness.Waiting(name))
+        return supervision.start(name)
 
     def _install(self, name: str) -> bool:
         say(f"starting service {name}")

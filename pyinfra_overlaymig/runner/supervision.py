@@ -23,6 +23,7 @@ _ONCE_MORE = 10.0
 """The same for one that was told before, and had its time."""
 _SUPERVISED_WITHIN = 10.0
 _HEARD_WITHIN = 1.0
+_AGAIN_WITHIN = 2.0
 
 
 def install(source: str, name: str, *, force: bool = False) -> bool:
@@ -197,7 +198,7 @@ def _is_stopped(place: str, seconds: float) -> bool:
 def _supervised_again(place: str) -> s6.Status | None:
     """s6-svscan brings back a supervisor that was killed, within a second: what that supervised may still run."""
     if services.supported() and os.path.isdir(f"{place}/supervise"):
-        s6.until(lambda: s6.read(place) is not None, Deadline(2.0), place)
+        s6.until(lambda: s6.read(place) is not None, Deadline(_AGAIN_WITHIN), place)
     return s6.read(place)
 
 
@@ -206,12 +207,19 @@ def start(name: str) -> bool:
     place = services.linked(name)
     # Why the last start failed: it would be taken for this one's.
     files.drop(f"{place}/reason")
-    if s6.control(place, "u") or (_supervised_again(place) and s6.control(place, "u")):
+    if s6.control(place, "u") or (_is_seen(place) and s6.control(place, "u")):
         # Until it is heard, it looks like one that has given up.
         s6.until(lambda: bool((status := s6.read(place)) and status.wanted_up), Deadline(_HEARD_WITHIN), place)
         return True
     warn(f"service {name} is not supervised")
     return False
+
+
+def _is_seen(place: str) -> bool:
+    """Whether it is supervised after all: whoever linked it may have been killed before s6-svscan was told."""
+    if not os.path.isdir(place) or not s6.scan(paths.SCANDIR, "a"):
+        return False
+    return s6.until(lambda: s6.read(place) is not None, Deadline(_AGAIN_WITHIN), place)
 
 
 def resume(journal: str) -> None:
