@@ -21,6 +21,7 @@ _NO_EVIDENCE = (
     *("services.new", "record.new", "lent"),
 )
 _LARGE = 100 << 20
+_ROOM, _INODES = 64 << 20, 2048
 _KEPT = 3
 
 
@@ -39,7 +40,7 @@ def shrink(id: str) -> None:
 def _crowded() -> bool:
     """Less than 64 MB or 2048 inodes are free. A file system that counts no inodes (btrfs) says it has none at all."""
     found = os.statvfs(STAGING)
-    return found.f_bavail * found.f_frsize < 64 << 20 or (found.f_files > 0 and found.f_ffree < 2048)  # noqa: PLR2004
+    return found.f_bavail * found.f_frsize < _ROOM or (found.f_files > 0 and found.f_ffree < _INODES)
 
 
 def keep(id: str, code: int | str) -> None:
