@@ -47,6 +47,15 @@ def running_lab() -> Iterator[lab.Lab]:
 
 
 @pytest.fixture(scope="module")
+def fleet(running_lab: lab.Lab) -> lab.Lab:
+    """Three machines without history, whose sshd answers: whatever was done to them by the modules before."""
+    for name in ("lab-1", "lab-2", "lab-3"):
+        Rig(running_lab, name, Path()).sh("/usr/bin/rm -rf /data/system /data/state")
+        lab.restart(running_lab, name)
+    return running_lab
+
+
+@pytest.fixture(scope="module")
 def rig(running_lab: lab.Lab, tmp_path_factory: pytest.TempPathFactory) -> Rig:
     """A machine without history, for one module of tests."""
     made = Rig(running_lab, "lab-1", tmp_path_factory.mktemp("migrations"))

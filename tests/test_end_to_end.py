@@ -62,15 +62,6 @@ def deploy_of(folder: Path, name: str, script: str, confirm: int = 60, **manifes
 
 
 @pytest.fixture(scope="module")
-def fleet(running_lab: lab.Lab) -> lab.Lab:
-    """The three machines, without history and without a runner on /data."""
-    for name in NAMES:
-        Rig(running_lab, name, Path()).sh("/usr/bin/rm -rf /data/system /data/state")
-        lab.restart(running_lab, name)
-    return running_lab
-
-
-@pytest.fixture(scope="module")
 def deployed(fleet: lab.Lab) -> lab.Lab:
     done = pyinfra("-y", "deploys/postgres.py")
     assert done.returncode == 0, done.stdout + done.stderr

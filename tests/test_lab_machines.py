@@ -108,67 +108,67 @@ def labs() -> Iterator[tuple[lab.Lab, lab.Lab]]:
         shutil.rmtree(directory)
 
 
-def test_up_leaves_what_runs_alone(running_lab: lab.Lab) -> None:
-    before = lab.machines(running_lab)
+def test_up_leaves_what_runs_alone(fleet: lab.Lab) -> None:
+    before = lab.machines(fleet)
     assert [machine.name for machine in before] == ["lab-1", "lab-2", "lab-3"]
-    assert lab.up(running_lab, 3) == before
-    assert lab.up(running_lab, 1) == before[:1]
-    assert lab.machines(running_lab) == before
+    assert lab.up(fleet, 3) == before
+    assert lab.up(fleet, 1) == before[:1]
+    assert lab.machines(fleet) == before
 
 
-def test_a_machine_is_itself_and_reaches_the_others(running_lab: lab.Lab) -> None:
-    assert [_answer(running_lab, name, "hostname") for name in ("lab-1", "lab-2")] == ["lab-1", "lab-2"]
-    other = lab.machine(running_lab, "lab-2").address
-    assert _answer(running_lab, "lab-1", f"ssh-keyscan -t ed25519 {other} 2>/dev/null").startswith(other)
-    assert _answer(running_lab, "lab-1", "cat /proc/1/comm") == "s6-svscan"
+def test_a_machine_is_itself_and_reaches_the_others(fleet: lab.Lab) -> None:
+    assert [_answer(fleet, name, "hostname") for name in ("lab-1", "lab-2")] == ["lab-1", "lab-2"]
+    other = lab.machine(fleet, "lab-2").address
+    assert _answer(fleet, "lab-1", f"ssh-keyscan -t ed25519 {other} 2>/dev/null").startswith(other)
+    assert _answer(fleet, "lab-1", "cat /proc/1/comm") == "s6-svscan"
     # A machine of its own: it sees no process and no mount of the host.
-    assert str(running_lab.directory / "machines") not in _answer(running_lab, "lab-1", "cat /proc/*/cmdline")
+    assert str(fleet.directory / "machines") not in _answer(fleet, "lab-1", "cat /proc/*/cmdline")
 
 
-def test_a_restart_keeps_data_and_nothing_else(running_lab: lab.Lab) -> None:
-    before = lab.machine(running_lab, "lab-3")
+def test_a_restart_keeps_data_and_nothing_else(fleet: lab.Lab) -> None:
+    before = lab.machine(fleet, "lab-3")
     # What was written outside migrations is itself kept under /data/system; without that, nothing brings it back.
-    _answer(running_lab, "lab-3", "echo kept >/data/kept; echo x >/root/gone; echo x >/run/gone; rm -rf /data/system")
-    after = lab.restart(running_lab, "lab-3")
+    _answer(fleet, "lab-3", "echo kept >/data/kept; echo x >/root/gone; echo x >/run/gone; rm -rf /data/system")
+    after = lab.restart(fleet, "lab-3")
     assert (after.address, after.running) == (before.address, True)
     assert after.pid != before.pid
     # Over ssh with the known_hosts of before: the host key is kept.
-    assert _answer(running_lab, "lab-3", "cat /data/kept; ls /root /run").splitlines()[0] == "kept"
-    assert "gone" not in _answer(running_lab, "lab-3", "ls /root /run")
+    assert _answer(fleet, "lab-3", "cat /data/kept; ls /root /run").splitlines()[0] == "kept"
+    assert "gone" not in _answer(fleet, "lab-3", "ls /root /run")
 
 
-def test_exec_and_ssh_pass_words_and_exit_code_on(running_lab: lab.Lab) -> None:
+def test_exec_and_ssh_pass_words_and_exit_code_on(fleet: lab.Lab) -> None:
     for verb in ("exec", "ssh"):
-        done = _overlaymig(running_lab, "lab", verb, "lab-1", "--", "sh", "-c", 'echo "$1"; exit 7', "sh", "a  b")
+        done = _overlaymig(fleet, "lab", verb, "lab-1", "--", "sh", "-c", 'echo "$1"; exit 7', "sh", "a  b")
         assert (done.returncode, done.stdout) == (7, "a  b\n"), done.stderr
-    done = _overlaymig(running_lab, "lab", "ssh", "lab-9")
+    done = _overlaymig(fleet, "lab", "ssh", "lab-9")
     assert done.returncode == 1
     assert "overlaymig lab up -n 9" in done.stderr
 
 
-def test_ls_and_status_are_for_programs_too(running_lab: lab.Lab) -> None:
-    listed = json.loads(_overlaymig(running_lab, "lab", "ls", "--json").stdout)
+def test_ls_and_status_are_for_programs_too(fleet: lab.Lab) -> None:
+    listed = json.loads(_overlaymig(fleet, "lab", "ls", "--json").stdout)
     assert [(row["name"], row["running"]) for row in listed] == [(f"lab-{n}", True) for n in (1, 2, 3)]
-    asked = json.loads(_overlaymig(running_lab, "lab", "status", "--json").stdout)
+    asked = json.loads(_overlaymig(fleet, "lab", "status", "--json").stdout)
     assert [row["address"] for row in asked] == [row["address"] for row in listed]
     # All have answered; what other tests left there may be in no good state.
     assert {row["state"] for row in asked} <= {"ready", "degraded", "no runner yet"}
 
 
-def test_another_host_key_is_refused(running_lab: lab.Lab) -> None:
-    machine = lab.machine(running_lab, "lab-1")
-    before = running_lab.known_hosts.read_text()
+def test_another_host_key_is_refused(fleet: lab.Lab) -> None:
+    machine = lab.machine(fleet, "lab-1")
+    before = fleet.known_hosts.read_text()
     kind, key = before.splitlines()[1].split()[1:]
     try:
         for text in ("", f"{machine.address} {kind} {key}\n"):
-            running_lab.known_hosts.write_text(text)
-            ssh = [*lab.ssh_argv(running_lab, machine), "true"]
+            fleet.known_hosts.write_text(text)
+            ssh = [*lab.ssh_argv(fleet, machine), "true"]
             assert subprocess.run(ssh, check=False, capture_output=True).returncode == 255
             with pytest.raises(paramiko.SSHException):
-                connect(running_lab, machine)
+                connect(fleet, machine)
     finally:
-        running_lab.known_hosts.write_text(before)
-    assert all(data["ssh_strict_host_key_checking"] == "yes" for _, data in lab.inventory(running_lab))
+        fleet.known_hosts.write_text(before)
+    assert all(data["ssh_strict_host_key_checking"] == "yes" for _, data in lab.inventory(fleet))
 
 
 def test_two_labs_live_side_by_side_and_go_without_a_trace(labs: tuple[lab.Lab, lab.Lab]) -> None:
