@@ -171,3 +171,13 @@ def test_migration_that_discards_drift_brings_it_back_when_it_fails(fresh: Rig) 
     assert {line for line in fresh.tree() ^ before if not line.isdigit()} == set()
     assert fresh.apply("20250101-001_meets", script, drift="discard").code == 0
     assert fresh.sh("cat /etc/shells /etc/issue /srv/mine; stat -c %a /srv") == "theirs\nnew\nx\n711\n"
+
+
+def test_what_was_moved_away_is_still_there_when_the_old_name_is_given_back(fresh: Rig) -> None:
+    """An overlay takes a file of its upper for the one of the stack that it was copied from, and says ESTALE of one."""
+    assert fresh.apply("20250101-001_brings", "echo 1 >/opt/a; echo 2 >/opt/b").code == 0
+    fresh.sh("mv /opt/a /opt/a.orig; ln /opt/b /opt/c; echo x >>/opt/c")
+    assert fresh.run(RUNNER, "drift", "discard", "/opt/a", "/opt/b").code == 0
+    for order in ("a a.orig b c", "c b a.orig a"):
+        fresh.sh(f"echo 2 >/proc/sys/vm/drop_caches; cd /opt; ls -l {order}")
+    assert fresh.sh("cd /opt; cat a a.orig b c").split() == ["1", "1", "2", "2", "x"]

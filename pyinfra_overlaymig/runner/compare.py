@@ -220,6 +220,9 @@ def gather(verdicts: list[Verdict]) -> Comparison:
 def prune(upper: str, comparison: Comparison) -> None:
     """Takes out of an upper without a mount what is no change: copied-up files, directories that hold nothing."""
     for name in comparison.unchanged:
-        os.unlink(f"{upper}/{unescape_path(name)}")
+        path = f"{upper}/{unescape_path(name)}"
+        if os.lstat(path).st_nlink > 1:
+            trees.forget_origin(path)
+        os.unlink(path)
     for name in reversed(comparison.carriers):
         trees.remove_empty(f"{upper}/{unescape_path(name)}")

@@ -10,6 +10,7 @@ does to it.
 from __future__ import annotations
 
 import os
+import stat
 
 from pyinfra_overlaymig.format import changes as changes_format
 from pyinfra_overlaymig.format.octal import unescape_path
@@ -97,7 +98,9 @@ def release(before: int, to: int) -> None:
         return
     found = compared(before, paths)
     top = f"{UPPER}/{to}/upper"
-    files.drop(*(f"{top}/{unescape_path(name)}" for name in (*found.unchanged, *found.times)))
+    for path in (unescape_path(name) for name in (*found.unchanged, *found.times)):
+        trees.forget_origin(f"{top}/{path}")
+        files.drop(f"{top}/{path}")
     # A directory that only carries drift takes over the metadata that the new stack gives it.
     for name in found.carriers:
         _take_metadata(top, unescape_path(name))
@@ -125,8 +128,13 @@ def _take_metadata(top: str, path: str) -> None:
 def change(to: int) -> None:
     """Does to the clone ``to`` of an upper what upper/change says."""
     top = f"{UPPER}/{to}/upper"
-    for line in files.lines(f"{_CHANGE}/drop"):
-        one = changes_format.parse(line)
+    drop = [changes_format.parse(line) for line in files.lines(f"{_CHANGE}/drop")]
+    if drop:
+        # What was renamed, or has another name, before one of its names is given up.
+        for path, found in trees.walk(top):
+            if not stat.S_ISDIR(found.st_mode) and not trees.is_whiteout(found):
+                trees.forget_origin(f"{top}/{path}")
+    for one in drop:
         path = unescape_path(one.path)
         if one.op == "M" and one.kind == "d":
             _take_metadata(top, path)

@@ -21,6 +21,7 @@ __all__ = [
     "copy_tree",
     "disk_usage",
     "entries",
+    "forget_origin",
     "is_opaque",
     "is_whiteout",
     "link_entry",
@@ -33,6 +34,7 @@ __all__ = [
     "walk",
 ]
 OPAQUE = "trusted.overlay.opaque"
+_ORIGIN = "trusted.overlay.origin"
 _TRIES = 100
 
 
@@ -49,6 +51,19 @@ def is_opaque(path: str) -> bool:
         if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOENT):
             return False
         raise
+
+
+def forget_origin(path: str) -> None:
+    """Of an upper that will be mounted anew, before a name of it is removed behind which the stack shows again.
+
+    An overlay notes which file of the stack one of its upper was copied from. It takes two names for the same file
+    where one is of the upper, copied from what the other one shows, and says ESTALE of whichever comes second.
+    """
+    try:
+        os.removexattr(path, _ORIGIN, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOENT):
+            raise
 
 
 def lstat(path: str) -> os.stat_result | None:
