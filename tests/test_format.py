@@ -403,7 +403,7 @@ def test_formats_are_cheap_to_load() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tells", "begins", "seconds"), [(True, False, 1), (True, True, 3), (False, False, 3), (False, True, 3)]
+    ("tells", "begins", "seconds"), [(True, False, 0), (True, True, 3), (False, False, 3), (False, True, 3)]
 )
 def test_what_tells_nothing_has_to_live_longer(tells: bool, begins: bool, seconds: int) -> None:
     """One rule, for the runner, for `s6_service` and for what is rendered."""

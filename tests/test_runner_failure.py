@@ -53,6 +53,20 @@ def test_script_that_fails_after_dpkg_ran(busy: Rig) -> None:
     assert "half-way" in busy.sh("cat /data/system/staging/20250102-001_half_way/log")
 
 
+def test_service_that_is_ready_and_ends_before_the_migration_does(busy: Rig) -> None:
+    """It was ready in time, and is not any more when all else is done."""
+    run = "test ! -e /run/ended || exit 3; exec sleep 7777"
+    text = fails_without_a_trace(
+        busy,
+        "20250102-010_ends",
+        ":",
+        verify="touch /run/ended; s6-svc -r /run/service/ends",
+        services={"ends": {"run": run, "check": "true", "ready_timeout": 10}},
+    )
+    assert "service ends died three times" in text
+    busy.sh("rm /run/ended")
+
+
 def test_script_that_sleeps_past_its_limit(busy: Rig) -> None:
     """A script that runs out of time is ended, with all it started."""
     text = fails_without_a_trace(busy, "20250102-002_sleeps", "setsid sleep 3333 & sleep 3333", timeout=1)

@@ -1,7 +1,9 @@
 """What counts as a ready service, for whoever waits for one: the runner, `s6_service`, and what is rendered for s6.
 
-A service tells that it is ready by a newline on the descriptor in the file TELLS. One that tells nothing has the file
-BEGINS: it is told for it when its own program begins, after all that it waits for. Either has to live on for a while.
+A service tells that it is ready by a newline on the descriptor in the file TELLS; one with a `check` is asked for the
+first time after FIRST_CHECK, so that what dies at once is not taken for what answers in its place. One that tells
+nothing has the file BEGINS: it is told for it when its own program begins, after all that it waits for, and has to live
+on for a while.
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ NEEDS: Final = "data/needs"
 REASON: Final = "reason"
 """Why it stays down, where its start failed."""
 
-SETTLES: Final = 1
-"""Seconds that a service has to live which told that it is ready."""
+FIRST_CHECK: Final = 300
+"""Milliseconds from its start until a service's `check` is asked for the first time."""
+NEXT_CHECK: Final = 200
+"""Milliseconds from one that said no until the next."""
+SETTLES: Final = 0
+"""Seconds that a service has to live on which told that it is ready."""
 SETTLES_SILENT: Final = 3
 """The same where nothing is told but that it began."""
 DEATHS: Final = 3

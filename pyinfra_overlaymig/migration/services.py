@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pyinfra_overlaymig.format.paths import LOGS, PATH, SCANDIR
-from pyinfra_overlaymig.format.readiness import BEGINS, NEEDS, TELLS
+from pyinfra_overlaymig.format.readiness import BEGINS, FIRST_CHECK, NEEDS, NEXT_CHECK, TELLS
 from pyinfra_overlaymig.migration.model import Migration, Service
 from pyinfra_overlaymig.migration.scripts import script
 
@@ -17,6 +17,9 @@ _HEADER: Final = "#!/bin/sh\n"
 
 # A last line `exec PROGRAM`; `exec` with nothing but redirections makes no program of the shell.
 _EXEC: Final = re.compile(r"^\s*exec\s+(?![0-9]*[<>&])\S")
+
+# Asks as often as it takes, each time for no longer than five seconds.
+_NOTIFY: Final = f"s6-notifyoncheck -d -3 3 -n 0 -s {FIRST_CHECK} -w {NEXT_CHECK} -t 5000 "
 
 # Milliseconds that such a process is given, where the service sets no limit itself.
 _PATIENCE: Final = 30_000
@@ -144,7 +147,7 @@ def _run(service: Service, pre_start: str | None, scandir: str) -> str:
         "PATH": PATH,
         "USER": service.user or "",
         "ENVIRONMENT": "s6-envdir -fL env " if service.environment else "",
-        "NOTIFY": "s6-notifyoncheck -d -3 3 -n 0 -s 100 -w 500 -t 5000 " if service.check else "",
+        "NOTIFY": _NOTIFY if service.check else "",
         "SETUID": f"s6-setuidgid {service.user} " if service.user else "",
     }
     parts = {

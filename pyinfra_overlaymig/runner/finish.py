@@ -51,7 +51,7 @@ def finish(id: str) -> None:
         if not services_follow.follow(journal, (id,)):
             raise Leave(_UNHEALTHY)
         verify(id)
-        if not confirm.awaited(journal):
+        if not (confirm.awaited(journal) and services_follow.stand(id)):
             raise Leave(_UNHEALTHY)
     except BaseException:
         audit.settle(explaining)

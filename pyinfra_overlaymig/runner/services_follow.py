@@ -29,6 +29,12 @@ def follow(journal: str, layers: Collection[str], *, back: bool = False, more: C
     return _Follow(journal, layers, back=back).run(more)
 
 
+def stand(layer: str) -> bool:
+    """Whether the services that ``layer`` brought are ready still, at the end of its migration; else False, said."""
+    own = [name for name in services.supervised() if services.layer(name) == layer]
+    return not readiness.wait([readiness.Waiting(name) for name in own if not services.is_down_by_wish(name)])
+
+
 class _Follow:
     """One run of it, and what went wrong meanwhile."""
 
