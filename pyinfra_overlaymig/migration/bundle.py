@@ -22,6 +22,8 @@ PACKAGE = "pyinfra_overlaymig"
 RUNNER = "runner"
 LAUNCHER = f"{PACKAGE}/{RUNNER}/system-migrate"
 """Where the runner's archive has the program."""
+_LINE = 24_516
+"""Bytes in a line: pyinfra sends each by itself, and this makes a packet of ssh that is just not cut in two."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def archive(files: Iterable[Rendered]) -> bytes:
 
 
 def wire(data: bytes) -> list[str]:
-    """``data`` as short lines of base64, fit for a command's input."""
-    return base64.encodebytes(data).decode("ascii").splitlines()
+    """``data`` as lines of base64, fit for a command's input."""
+    return [base64.b64encode(data[at : at + _LINE]).decode("ascii") for at in range(0, len(data), _LINE)]
 
 
 @cache

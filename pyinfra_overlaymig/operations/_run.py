@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ class Memory:
 
     name: str
     plans: dict[str, str]
+    made: dict[bytes, list[str]]
     _status: Status | None = None
     _read_while_executing: bool = False
     _shown: set[str] = field(default_factory=set)
@@ -57,6 +59,12 @@ class Memory:
         """
         return () if self._executing else tuple(self._coming)
 
+    def once(self, what: bytes, make: Callable[[], list[str]]) -> list[str]:
+        """What is the same for all hosts: made for the first one that asks for ``what``."""
+        if what not in self.made:
+            self.made[what] = make()
+        return self.made[what]
+
     def will_come(self, id: str) -> None:
         """Remember that this run applies the migration ``id`` to this host."""
         if not self._executing:
@@ -65,10 +73,11 @@ class Memory:
 
 @dataclass
 class _Run:
-    """``plans``: the host that each plan was shown for."""
+    """``plans``: the host that each plan was shown for. ``made``: what goes to many hosts."""
 
     hosts: dict[str, Memory] = field(default_factory=dict)
     plans: dict[str, str] = field(default_factory=dict)
+    made: dict[bytes, list[str]] = field(default_factory=dict)
 
 
 _runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()
@@ -77,4 +86,4 @@ _runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()
 def memory() -> Memory:
     """What this run knows of the host that the operation is for."""
     run = _runs.setdefault(host.state, _Run())
-    return run.hosts.setdefault(host.name, Memory(host.name, run.plans))
+    return run.hosts.setdefault(host.name, Memory(host.name, run.plans, run.made))

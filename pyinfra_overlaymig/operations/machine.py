@@ -69,5 +69,5 @@ def _prepare(packages: bool) -> StringCommand:
         'd=$(mktemp -d) && base64 -d | tar -xz -C "$d"',
         *install,
         f'&& sh "$d/{LAUNCHER}" init && {PROGRAM} check; rc=$?; rm -rf "$d"; exit $rc',
-        _stdin=wire(runner_archive()[0]),
+        _stdin=memory().once(b"runner", lambda: wire(runner_archive()[0])),
     )

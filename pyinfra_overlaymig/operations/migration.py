@@ -159,5 +159,6 @@ def _apply(wanted: Migration, *, wait: bool, confirm: int) -> StringCommand:
     operator = f"{getpass.getuser()}@{socket.gethostname()}"
     who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
     options = ["--wait"] * wait + [f"--confirm {confirm}"] * bool(confirm)
+    bundle = memory().once(wanted.plan + wanted.limits, lambda: wire(pack(wanted)))
     command = ConfirmedCommand if confirm else TransactionCommand
-    return command("base64 -d |", who, PROGRAM, "apply", *options, "-", _stdin=wire(pack(wanted)))
+    return command("base64 -d |", who, PROGRAM, "apply", *options, "-", _stdin=bundle)
