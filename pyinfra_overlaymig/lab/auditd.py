@@ -15,32 +15,10 @@ from pyinfra_overlaymig.lab import process
 from pyinfra_overlaymig.lab.locking import write_file
 from pyinfra_overlaymig.lab.run import detach
 from pyinfra_overlaymig.runner.audit import rules
+from pyinfra_overlaymig.runner.audit.auditd import BACKLOG, configuration
 from pyinfra_overlaymig.runner.audit.netlink import Audit, Status
 
-_BACKLOG = 16384
-_CONFIGURATION = """\
-log_file = {log}
-plugin_dir = {plugins}
-local_events = yes
-write_logs = yes
-log_group = root
-log_format = RAW
-flush = NONE
-max_log_file = 64
-num_logs = 4
-max_log_file_action = ROTATE
-priority_boost = 0
-name_format = NONE
-space_left = 2
-space_left_action = IGNORE
-admin_space_left = 1
-admin_space_left_action = IGNORE
-disk_full_action = SUSPEND
-disk_error_action = SUSPEND
-use_libwrap = no
-q_depth = 2000
-overflow_action = IGNORE
-"""
+_ROTATED = "max_log_file = 64\nnum_logs = 4\nmax_log_file_action = ROTATE"
 
 
 def status() -> Status:
@@ -71,7 +49,7 @@ def _start(shared: Path) -> int:
     found = status()
     write_file(shared / "before", f"{found.enabled} {found.backlog_limit}\n")
     (shared / "conf/plugins").mkdir(parents=True, exist_ok=True)
-    text = _CONFIGURATION.format(log=shared / "audit.log", plugins=shared / "conf/plugins")
+    text = configuration(f"{shared}/audit.log", f"{shared}/conf/plugins", _ROTATED)
     write_file(shared / "conf/auditd.conf", text, 0o600)
     program = shutil.which("auditd") or "auditd"
     alive = detach([program, "-n", "-c", shared / "conf"], console=shared / "console")
@@ -82,7 +60,7 @@ def _start(shared: Path) -> int:
         time.sleep(0.01)
     process.write(shared / "auditd", daemon())
     with Audit() as kernel:
-        kernel.limit_backlog(_BACKLOG)
+        kernel.limit_backlog(BACKLOG)
         # It would hold for the rules of others as well.
         if not kernel.rules():
             (shared / "terse").touch()

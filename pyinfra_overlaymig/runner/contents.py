@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyinfra_overlaymig.runner import copies, halves
 
@@ -53,9 +53,9 @@ def large(upper: str, lower: str, wanted: list[Wanted], check: Callable[[int, in
     def mine() -> dict[str, Content]:
         return {one.path: found for one in shares[0] if (found := content(upper, lower, one, progress)) is not None}
 
-    def other() -> list[tuple[str, tuple[str, bool]]]:
+    def other() -> list[tuple[str, Any]]:
         found = ((one.path, content(upper, lower, one)) for one in shares[1])
-        return [(path, tuple(what)) for path, what in found if what is not None]  # type: ignore[misc]
+        return [(path, tuple(what)) for path, what in found if what is not None]
 
     if not shares[1]:
         return mine()

@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 
 HERE = f"{SYSTEM}/audit"
 _RUN = f"{RUN}/audit"
-_BACKLOG = 16384
+BACKLOG = 16384
 """64, the kernel's own choice, is for a machine that nobody watches."""
 _STARTS, _ENDS = 3.0, 20.0
 # The first ones of every kernel; audit obeys only them.
 _FIRST = {"pid": "pid:[4026531836]", "user": "user:[4026531837]"}
-_CONFIGURATION = f"""\
-log_file = {HERE}/auditd.log
-plugin_dir = {HERE}/plugins
+_CONFIGURATION = """\
+log_file = {log}
+plugin_dir = {plugins}
+{rotation}
 local_events = yes
 write_logs = yes
 log_group = root
 log_format = RAW
 flush = NONE
-max_log_file = 1000
-max_log_file_action = IGNORE
 priority_boost = 0
 name_format = NONE
 space_left = 2
@@ -47,6 +46,14 @@ use_libwrap = no
 q_depth = 2000
 overflow_action = IGNORE
 """
+
+
+_NEVER_ROTATED = "max_log_file = 1000\nmax_log_file_action = IGNORE"
+
+
+def configuration(log: str, plugins: str, rotation: str = _NEVER_ROTATED) -> str:
+    """auditd.conf of one that runs for our sessions alone: on a machine or, for all of a lab, on its host."""
+    return _CONFIGURATION.format(log=log, plugins=plugins, rotation=rotation)
 
 
 def state() -> str:
@@ -137,13 +144,13 @@ def start(audit: Audit) -> None:
     # One that is there is of an auditd that died while it was needed.
     if not os.path.exists(f"{_RUN}/before"):
         files.write_file(f"{_RUN}/before", f"{status.enabled} {status.backlog_limit}\n")
-    files.write_plain(f"{HERE}/auditd.conf", _CONFIGURATION)
+    files.write_plain(f"{HERE}/auditd.conf", configuration(f"{HERE}/auditd.log", f"{HERE}/plugins"))
     pid = _launched()
     deadline = Deadline(_STARTS)
     # The kernel tells nobody that it has a new reader.
     while audit.status().pid != pid and os.waitpid(pid, os.WNOHANG) == (0, 0) and not deadline.over():
         select.select([], [], [], 0.002)
-    audit.limit_backlog(_BACKLOG)
+    audit.limit_backlog(BACKLOG)
     # Only where no rule of anybody else is there: it holds for all rules.
     if not audit.rules():
         files.mark(f"{_RUN}/terse")
