@@ -22,6 +22,7 @@ from pyinfra_overlaymig.runner import (
     linux,
     mountinfo,
     needs,
+    package_manager,
     processes,
     readiness,
     s6,
@@ -32,6 +33,7 @@ from pyinfra_overlaymig.runner import (
     supervision,
 )
 from pyinfra_overlaymig.runner.clock import Deadline
+from pyinfra_overlaymig.runner.say import Leave
 
 s6_is_here = pytest.mark.skipif(
     not shutil.which("s6-svscan") or os.geteuid() != 0, reason="needs root and the package s6 on this host"
@@ -460,7 +462,7 @@ def test_what_is_bound_to_a_root_that_is_gone(
             held = bindings.stale([holder.pid])
             assert {one.what for one in held} == {"socket", "lock", "FIFO", "watch", "directory"}
             names, others = bindings.services_of(held)
-            assert (names, others) == (set(), held)
+            assert (names, others) == ({}, held)
             bindings.tell(others)
             assert f"(process {holder.pid}) holds a socket of the root before, ../s.sock" in capfd.readouterr().err
             assert {one.what for one in bindings.told()} == {one.what for one in held}
@@ -471,19 +473,23 @@ def test_what_is_bound_to_a_root_that_is_gone(
 
 def test_holder_of_a_package_managers_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is known, and waited for, within bounds."""
-    monkeypatch.setattr(paths, "LIVE", str(tmp_path))
-    lock = tmp_path / "var/lib/dpkg/lock"
-    lock.parent.mkdir(parents=True)
+    lock = tmp_path / "lock"
     lock.touch()
-    assert bindings.package_manager() is None
+    monkeypatch.setattr(package_manager, "_LOCKS", {str(lock)})
+    real = processes.link
+    monkeypatch.setattr(processes, "link", lambda pid, what: "" if what == "ns/mnt" else real(pid, what))
+    assert package_manager.holder() is None
     program = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print(flush=True); time.sleep(1)"
     with subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()
-        found = bindings.package_manager_is_done(0.1)
+        found = package_manager.holder()
         assert found
-        assert found.pid == holder.pid
-        assert bindings.package_manager_is_done(10) is None
+        assert found.process.pid == holder.pid
+        with pytest.raises(Leave, match=f"process {holder.pid}. holds {lock}") as refused:
+            package_manager.await_done(0.1)
+        assert refused.value.code == 3
+        package_manager.await_done(10)
 
 
 names = st.sampled_from("abcdefgh")

@@ -21,16 +21,18 @@ from pyinfra_overlaymig.format.status import (
     MigrationRecord,
     Runner,
     ServiceStatus,
+    Stale,
     Status,
 )
 from pyinfra_overlaymig.format.status_reader import parse
 
 TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")
 STATUS = parse(TEXT)
-OPTIONAL = {"runner", "lock", "pid", "since", "instead_of", "failed_boots", "audit", "lost", "unexplained"}
+OPTIONAL = {"runner", "lock", "pid", "since", "instead_of", "failed_boots", "audit", "lost", "unexplained", "stale"}
 
 words = st.lists(st.text(), max_size=3).map(tuple)
-paths = st.lists(st.binary().map(lambda name: name.decode("utf-8", "surrogateescape")), max_size=3).map(tuple)
+path = st.binary().map(lambda name: name.decode("utf-8", "surrogateescape"))
+paths = st.lists(path, max_size=3).map(tuple)
 
 
 def some(record: Any, **changes: Any) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -46,6 +48,7 @@ statuses = st.builds(
     migrations=some(MigrationRecord, state=paths, services=words),
     evidence=some(Evidence),
     services=some(ServiceStatus),
+    stale=some(Stale, path=path),
     lock=st.none() | st.builds(LockOwner),
     missing=words,
 )
@@ -106,6 +109,7 @@ def test_a_whole_status_is_read() -> None:
     web = ServiceStatus("web", up=False, ready=False, pid=None, wanted_up=False, since=None, reason="")
     assert status.service("web") == web
     assert status.service("none") is None
+    assert status.stale == (Stale(77, "tmux: server", "socket", "/srv/\udcff"),)
     assert status.lock == LockOwner(
         "anna@desk", "192.0.2.1", 12, "0d3c", "2026-11-23T14:00:00Z", "apply", "20240301-001_c"
     )
@@ -238,7 +242,7 @@ def test_unknown_keys_are_left_alone() -> None:
 
 def test_troubles_are_named() -> None:
     """What is down, halfway, fallen back or lacking is told; of a busy machine nothing is: it changes."""
-    well = replace(STATUS, services=(), lock=None, missing=())
+    well = replace(STATUS, services=(), stale=(), lock=None, missing=())
     assert well.troubles == ()
     ill = replace(
         well,
@@ -246,6 +250,7 @@ def test_troubles_are_named() -> None:
         generations=(Generation(1, ()), Generation(2, (), instead_of=1, base="other")),
         migrations=(replace(STATUS.migrations[0], status="committed"),),
         services=(ServiceStatus("db", up=True, ready=False, pid=1, wanted_up=True, since=0, reason=""),),
+        stale=(Stale(7, "tmux", "socket", "/srv/a b"), Stale(8, "sh", "directory", "/srv"), Stale(9, "x", "watch", "")),
         missing=("tar (package tar)",),
     )
     assert ill.troubles == (
@@ -254,6 +259,7 @@ def test_troubles_are_named() -> None:
         "generation 1 runs instead of 2",
         "generation 2 is a fall-back from 1",
         "the base has changed since generation 2 was made",
+        "holding what a switch took away, to be restarted: tmux (socket /srv/a\\040b), x (watch)",
         "lacks tar (package tar)",
     )
     assert replace(ill, lock=LockOwner("", "", 1, "", "", "", "")).troubles == ()

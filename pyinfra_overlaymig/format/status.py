@@ -99,6 +99,27 @@ class ServiceStatus(Record):
 
 
 @dataclass(frozen=True)
+class Stale(Record):
+    """A process that holds a socket, lock, FIFO, watch, directory or root directory of a root before the running one.
+
+    ``path`` is empty where the kernel does not tell it.
+    """
+
+    pid: int
+    name: str
+    what: str
+    path: str
+
+    @property
+    def thing(self) -> str:
+        """What it holds, and where, in words."""
+        return f"{self.what} {escape_text(self.path)}" if self.path else self.what
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"name": escape_text(self.name), "path": escape_text(self.path)}
+
+
+@dataclass(frozen=True)
 class LockOwner(Record):
     """Who is changing the machine at this moment, as that process recorded itself."""
 
@@ -137,6 +158,7 @@ class Status(Record):
     migrations: tuple[MigrationRecord, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
+    stale: tuple[Stale, ...] = ()
     lock: LockOwner | None = None
     audit: str = ""
     missing: tuple[str, ...] = ()
@@ -157,6 +179,8 @@ class Status(Record):
             if one.reason or (one.wanted_up and not one.ready)
         ]
         halfway = [one.id for one in self.migrations if one.active and one.status != "applied"]
+        # Who stands in a directory that is gone notices when it matters.
+        holding = {f"{one.name} ({one.thing})" for one in self.stale if one.what != "directory"}
         current = next((one for one in self.generations if one.n == self.generation), None)
         instead = current.instead_of if current else None
         other_base = current is not None and current.base not in ("", self.base)
@@ -166,6 +190,7 @@ class Status(Record):
             f"generation {self.running} runs instead of {self.generation}": self.running != self.generation,
             f"generation {self.generation} is a fall-back from {instead}": instead is not None,
             f"the base has changed since generation {self.generation} was made": other_base,
+            f"holding what a switch took away, to be restarted: {', '.join(sorted(holding))}": holding,
             f"lacks {', '.join(self.missing)}": self.missing,
         }
         return tuple(text for text, there in found.items() if there)

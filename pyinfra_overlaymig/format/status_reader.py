@@ -8,6 +8,7 @@ from typing import Any
 from pyinfra_overlaymig.format import FORMAT, history
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.json_fields import Fields, mismatch
+from pyinfra_overlaymig.format.octal import unescape_text
 from pyinfra_overlaymig.format.status import (
     UNKNOWN,
     Evidence,
@@ -16,6 +17,7 @@ from pyinfra_overlaymig.format.status import (
     MigrationRecord,
     Runner,
     ServiceStatus,
+    Stale,
     Status,
 )
 
@@ -68,6 +70,7 @@ def _status(top: Fields) -> Status:
             lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit")),
         ),
         services=top.objects("services", _service),
+        stale=top.objects("stale", _stale) if "stale" in top.values else (),
         lock=top.optional("lock", _lock),
         audit=top.optional_text("audit"),
         missing=top.texts("missing"),
@@ -130,6 +133,11 @@ def _service(one: Fields) -> ServiceStatus:
         since=one.optional_number("since"),
         reason=one.text("reason") if "reason" in one.values else "",
     )
+
+
+def _stale(one: Fields) -> Stale:
+    name, path = (unescape_text(one.text(key)) for key in ("name", "path"))
+    return Stale(one.number("pid"), name, one.text("what"), path)
 
 
 def _lock(one: Fields) -> LockOwner:

@@ -11,6 +11,7 @@ from pyinfra_overlaymig.runner import (
     confirm,
     files,
     lock,
+    package_manager,
     preflight,
     recovery,
     rollback,
@@ -82,6 +83,7 @@ def _forward(id: str, seconds: int | None) -> int:
     say(f"{id} was applied before: its layer is used again")
     stack = (*store.stack(), id)
     snapshots.check_room(stack)
+    package_manager.await_done()
     rollback.begin()
     confirm.ask(ROLLBACK, seconds)
     return worker.run(f"{ROLLBACK}/log", lambda: rollback.run(stack))

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyinfra_overlaymig.format.paths import LIVE, SCANDIR, SERVICEDIRS
-from pyinfra_overlaymig.runner import base, fallback, files, lock, recovery, store, supervision, switch
+from pyinfra_overlaymig.runner import (
+    base,
+    carry,
+    fallback,
+    files,
+    lock,
+    recovery,
+    store,
+    supervision,
+    switch,
+    temporary,
+)
 from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
 
 Work = Callable[[], object]
@@ -15,6 +26,8 @@ def assemble() -> None:
     """Makes the newest generation that can be assembled, and has not failed too often, the running root."""
     store.layout()
     lock.take("boot")
+    if not attempt(temporary.mount):
+        warn(f"{' and '.join(carry.OWN)} are part of the root in this boot: sockets in them end at a switch")
     _switch_somewhere()
     lay_out()
     say(f"generation {store.current()} is running")

@@ -13,25 +13,17 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, mountinfo, processes, s6, services, sockets
-from pyinfra_overlaymig.runner.clock import Deadline
+from pyinfra_overlaymig.runner import files, mountinfo, processes, services, sockets, strays
 from pyinfra_overlaymig.runner.say import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-SOCKET, LOCK, FIFO, WATCH, DIRECTORY = "socket", "lock", "FIFO", "watch", "directory"
+SOCKET, LOCK, FIFO, WATCH, DIRECTORY, ROOT = "socket", "lock", "FIFO", "watch", "directory", "root directory"
 _REMEDY = {DIRECTORY: "leave it and come back"}
-_LOCKS = (
-    "/var/lib/dpkg/lock-frontend",
-    "/var/lib/dpkg/lock",
-    "/var/lib/apt/lists/lock",
-    "/var/cache/apt/archives/lock",
-    "/var/lib/rpm/.rpm.lock",
-)
-"""Of package managers, as of fcntl(2)."""
-_WATCHED = re.compile(r"^(?:inotify wd:\S+|fanotify) ino:\S+ sdev:([0-9a-f]+)", re.MULTILINE)
+_WATCHED = re.compile(r"^(?:inotify wd:\S+|fanotify)(?: ino:\S+)? sdev:([0-9a-f]+)", re.MULTILINE)
+_WATCHED_MOUNT = re.compile(r"^fanotify mnt_id:([0-9a-f]+)", re.MULTILINE)
 
 
 class Held(NamedTuple):
@@ -61,43 +53,36 @@ def _namespace(pid: int) -> str:
     return processes.link(pid, "ns/mnt")
 
 
-def _devices() -> set[int]:
-    """Of all that is mounted in the running root, but for what is the runner's own."""
-    return {
-        os.makedev(*map(int, one.device.split(":")))
-        for one in mountinfo.read(1)
-        if not one.place.startswith((f"{paths.RUN}/", paths.OLD))
-    }
-
-
-def _locks(devices: set[int]) -> set[tuple[int, int]]:
-    """Device and inode of each file that is locked and lies on none of ``devices``."""
-    found = set()
-    for line in files.lines("/proc/locks"):
-        major, minor, inode = line.split(" -> ")[-1].split()[-3].split(":")
-        device = os.makedev(int(major, 16), int(minor, 16))
-        if device not in devices:
-            found.add((device, int(inode)))
-    return found
-
-
 class _Look:
     """At processes, for what they have that is on none of the devices of the running root."""
 
     def __init__(self) -> None:
-        self.devices = _devices()
-        self.bound = {one.inode: one.path for one in sockets.bound() if one.device not in self.devices}
-        self.locks = _locks(self.devices)
+        mounts = [one for one in mountinfo.read(1) if not one.place.startswith((f"{paths.RUN}/", paths.OLD))]
+        self.mounts = {one.id for one in mounts}
+        self.devices = {os.makedev(*map(int, one.device.split(":"))) for one in mounts}
+        bound = (one for one in sockets.bound() if one.device not in self.devices)
+        # What has no name any more, nobody reaches by it; where a relative one leads, nobody knows.
+        self.bound = {one.inode: one.path for one in bound if one.path[0] != "/" or files.there(paths.LIVE + one.path)}
 
     def at(self, pid: int) -> Iterator[tuple[str, str]]:
         """What process ``pid`` has, and where."""
-        here, path = _status(pid, "cwd"), processes.link(pid, "cwd")
-        # The kernel moves those that stand in the root itself. A subvolume of btrfs has a device of its own.
-        if here and path != "/" and here.st_dev not in self.devices and not _is_now(path, here):
+        # The kernel moves those whose root, or place, is the root itself. What was put below it stays where it is.
+        if path := self._gone(pid, "root"):
+            yield ROOT, path
+            return
+        if path := self._gone(pid, "cwd"):
             yield DIRECTORY, path
         for descriptor, path in processes.opened(pid).items():
             if what := self._descriptor(pid, descriptor, path):
                 yield what
+
+    def _gone(self, pid: int, what: str) -> str:
+        """Where a directory of it is that is on none of the devices; empty where it is not so."""
+        here, path = _status(pid, what), processes.link(pid, what)
+        if here is None or path == "/" or path.startswith(paths.RUN) or here.st_dev in self.devices:
+            return ""
+        # A subvolume of btrfs has a device of its own.
+        return "" if _is_now(path, here) else path
 
     def _descriptor(self, pid: int, descriptor: int, path: str) -> tuple[str, str] | None:
         kind, _, inode = path.rstrip("]").partition(":[")
@@ -111,12 +96,14 @@ class _Look:
         found = _status(pid, f"fd/{descriptor}")
         if found and stat.S_ISFIFO(found.st_mode):
             return None if _is_now(path, found) else (FIFO, path)
-        return (LOCK, path) if self.locks and _is_locked(pid, descriptor, self.locks) else None
+        stale = found and found.st_dev not in self.devices
+        return (LOCK, path) if stale and not self.devices.issuperset(processes.locks(pid, descriptor)) else None
 
     def _watches(self, pid: int, descriptor: int) -> bool:
         """Whether all that it watches is there."""
-        watched = {sockets.kernel_device(int(device, 16)) for device in _WATCHED.findall(_about(pid, descriptor))}
-        return watched <= self.devices
+        about = processes.about(pid, descriptor)
+        watched = {sockets.kernel_device(int(device, 16)) for device in _WATCHED.findall(about)}
+        return watched <= self.devices and {int(id, 16) for id in _WATCHED_MOUNT.findall(about)} <= self.mounts
 
 
 def _status(pid: int, what: str) -> os.stat_result | None:
@@ -133,86 +120,77 @@ def _is_now(path: str, found: os.stat_result) -> bool:
         return False
 
 
-def _is_locked(pid: int, descriptor: int, locks: set[tuple[int, int]]) -> bool:
-    for line in _about(pid, descriptor).split("\n"):
-        if line.startswith("lock:"):
-            major, minor, inode = line.split()[-3].split(":")
-            if (os.makedev(int(major, 16), int(minor, 16)), int(inode)) in locks:
-                return True
-    return False
+def services_of(held: Iterable[Held]) -> tuple[dict[str, Held], list[Held]]:
+    """The supervised services that hold some of it and may be restarted, with what; and what others hold.
 
-
-def _about(pid: int, descriptor: int) -> str:
-    try:
-        return files.read(f"/proc/{pid}/fdinfo/{descriptor}")
-    except ProcessLookupError:
-        return ""
-
-
-def services_of(held: Iterable[Held]) -> tuple[set[str], list[Held]]:
-    """The supervised services that hold some of it and may be restarted; and what others hold, but for our callers."""
-    sessions: dict[int, str] = {}
-    for name in services.supervised():
-        status = s6.read(services.linked(name))
-        if status and status.pid:
-            sessions[status.pid] = name
+    Our callers are about to end, but for a shell that somebody sits at.
+    """
+    whose = _Whose()
     callers = processes.ancestors(os.getpid())
-    names, others = set(), []
+    names: dict[str, Held] = {}
+    others = []
     for one in held:
         process = processes.read(one.pid)
-        name = sessions.get(process.session, "") if process else ""
+        name = whose.name(process) if process else ""
         if name and services.restart(name) != "never":
-            names.add(name)
-        elif process and one.pid not in callers:
+            names.setdefault(name, one)
+        elif process and (one.pid not in callers or (one.what == DIRECTORY and _has_terminal(one.pid))):
             others.append(one)
     return names, others
+
+
+class _Whose:
+    """Which service a process is of: by its session, or by the logger that it writes to."""
+
+    def __init__(self) -> None:
+        marks = [strays.marks(name) for name in services.supervised()]
+        self._sessions = {one.session: one.name for one in marks if one.session}
+        self._pipes = {one.pipe: one.name for one in marks if one.pipe}
+
+    def name(self, process: processes.Process) -> str:
+        if name := self._sessions.get(process.session):
+            return name
+        outputs = (processes.link(process.pid, f"fd/{descriptor}") for descriptor in (1, 2))
+        return next((self._pipes[one] for one in outputs if one in self._pipes), "")
+
+
+def _has_terminal(pid: int) -> bool:
+    return processes.link(pid, "fd/0").startswith(("/dev/pts/", "/dev/tty"))
 
 
 def tell(others: Collection[Held]) -> None:
     """Names processes that go on with what is not there any more, here and in `status`."""
     for one in others:
-        warn(f"{one.name} (process {one.pid}) holds a {one.what} of the root before{_at(one)}: {_remedy(one)}")
-    lines = [f"{one.pid} {one.began:.2f} {one.what} {octal.escape_text(one.path)} {one.name}" for one in others]
-    files.write_file(_noted(), "".join(f"{line}\n" for line in lines))
+        warn(f"{one.name} (process {one.pid}) holds a {thing(one)}: {_REMEDY.get(one.what, 'restart it')}")
+    files.write_file(_noted(), "".join(map(_line, others)))
+
+
+def _line(one: Held) -> str:
+    path, name = octal.escape_text(one.path), octal.escape_text(one.name)
+    return f"{one.pid} {one.began:.2f} {one.what.replace(' ', '-')} {path} {name}\n"
 
 
 def told() -> list[Held]:
-    """Those that `tell` named and that still run."""
-    found = []
+    """What those that `tell` named, and that still run, hold still."""
+    noted = set()
     for line in files.lines(_noted()):
-        pid, began, what, path, name = line.split(" ", 4)
+        pid, began, *_ = line.split(" ", 2)
         process = processes.read(int(pid))
         if process and f"{process.began:.2f}" == began:
-            found.append(Held(process.pid, name, what, octal.unescape_text(path), process.began))
-    return found
+            noted.add(process.pid)
+    return stale(noted) if noted else []
+
+
+def keep(directory: str) -> None:
+    """What `tell` named goes into the record that ``directory`` is."""
+    if text := files.read(_noted()):
+        files.write_file(f"{directory}/stale", text)
 
 
 def _noted() -> str:
     return f"{paths.RUN}/stale"
 
 
-def _at(one: Held) -> str:
-    return f", {one.path}" if one.path else ""
-
-
-def _remedy(one: Held) -> str:
-    return _REMEDY.get(one.what, "restart it")
-
-
-def package_manager() -> processes.Process | None:
-    """Who holds a package manager's lock in the running root."""
-    for path in _LOCKS:
-        pid = s6.lock_owner(f"{paths.LIVE}{path}")
-        if pid and (process := processes.read(pid)):
-            return process
-    return None
-
-
-def package_manager_is_done(seconds: float) -> processes.Process | None:
-    """Waits for whoever holds a package manager's lock; who still does then."""
-    deadline = Deadline(seconds)
-    while (holder := package_manager()) and not deadline.over():
-        with processes.Held(holder.pid) as held:
-            # It may let go of the lock and live on.
-            held.gone(min(deadline.left(), 0.5))
-    return holder
+def thing(one: Held) -> str:
+    """What it holds, in words."""
+    return f"{one.what} of the root before{f', {one.path}' if one.path else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STATE
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _KERNELS = ("/dev", "/proc", "/sys")
 """Nobody stands in them with what would be missed: their copies serve."""
+OWN = ("/tmp", "/var/tmp")  # noqa: S108 - nothing is made there: they are mounted
+"""Mounts of the runner's that are everybody's: temporary.py makes them at boot."""
 _STATE, _CARRIED = f"{RUN}/state", f"{RUN}/carried"
 
 
@@ -97,7 +100,7 @@ def complete() -> None:
         id, _, field = line.replace("\t", " ").partition(" ")
         place = octal.unescape_text(field)
         if place not in _KERNELS and at.get(int(id)) == OLD + place:
-            _move(f"{OLD}{place}", place)
+            _replace(f"{OLD}{place}", place) if place in OWN else _move(f"{OLD}{place}", place)
     # Where /run is no mount of its own, the view still hangs in the old root.
     if any(place == OLD + RUN for place in at.values()):
         _move(OLD + RUN, RUN)
@@ -117,14 +120,23 @@ def detach() -> None:
         os.rmdir(LIVE + OLD)
 
 
-def _move(source: str, place: str) -> None:
+def _replace(source: str, place: str) -> None:
+    """As `_move`, with no copy left below it: what it is a copy of lies on /data, and could not be removed there."""
+    with suppress(OSError):
+        linux.umount(LIVE + place, linux.MNT_DETACH)
+    if not _move(source, place):
+        linux.mount(LIVE + source, LIVE + place, flags=MS_BIND | MS_REC)
+
+
+def _move(source: str, place: str) -> bool:
     """Tried twice. Where it cannot be moved its copy serves as well: that is no error."""
     for _ in range(2):
         try:
             linux.mount(LIVE + source, LIVE + place, flags=MS_MOVE)
         except OSError:
             continue
-        return
+        return True
+    return False
 
 
 def processes_on(root: int) -> list[int]:

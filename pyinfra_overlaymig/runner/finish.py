@@ -9,6 +9,7 @@ import time
 
 from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING, STATE
 from pyinfra_overlaymig.runner import (
+    bindings,
     confirm,
     copies,
     drift,
@@ -60,6 +61,7 @@ def finish(id: str) -> None:
     if files.there(f"{journal}/log"):
         copies.copy_entry(f"{journal}/log", f"{MIGRATIONS}/{id}/log.new")
         os.rename(f"{MIGRATIONS}/{id}/log.new", f"{MIGRATIONS}/{id}/log")
+    bindings.keep(f"{MIGRATIONS}/{id}")
     linux.syncfs(STATE)
     files.write_file(f"{MIGRATIONS}/{id}/applied", f"at {now()}\ngeneration {store.current()}\n")
     # Whoever is told that it succeeded must not see it finished, or even reverted, by the next boot.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format.paths import DATA, LIVE, SCANDIR, SERVICES, SYSTEM
-from pyinfra_overlaymig.runner import capabilities, reserve, services, snapshots, store, trees
+from pyinfra_overlaymig.runner import capabilities, package_manager, reserve, services, snapshots, store, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.say import Leave, refused
 
@@ -36,6 +36,7 @@ def check(bundle: Bundle) -> None:
         )
     audit.preflight(bundle.limits, bundle.plan.id)
     _check_space(bundle)
+    package_manager.await_done()
     reserve.fill()
 
 

@@ -98,14 +98,33 @@ def mapped(pid: int) -> set[str]:
     return {line[line.index("/") :] for line in text.split("\n") if "/" in line}
 
 
+def about(pid: int, descriptor: int) -> str:
+    """What the kernel says of a descriptor of it, empty when it has ended."""
+    with suppress(*GONE):
+        return files.read(f"/proc/{pid}/fdinfo/{descriptor}")
+    return ""
+
+
 def flags(pid: int, descriptor: int) -> int:
     """How a descriptor of it was opened, as of open(2); 0 when it has ended."""
-    with suppress(*GONE):
-        for line in files.lines(f"/proc/{pid}/fdinfo/{descriptor}"):
-            key, _, value = line.partition(":\t")
-            if key == "flags":
-                return int(value, 8)
+    for line in about(pid, descriptor).split("\n"):
+        key, _, value = line.partition(":\t")
+        if key == "flags":
+            return int(value, 8)
     return 0
+
+
+def locks(pid: int, descriptor: int) -> list[int]:
+    """The devices of what is locked through a descriptor of it, of whatever kind of lock.
+
+    /proc/locks leaves out those whose taker has ended, such as flock(1) in a shell's script.
+    """
+    found = []
+    for line in about(pid, descriptor).split("\n"):
+        if line.startswith("lock:"):
+            major, minor, _ = line.split()[-3].split(":")
+            found.append(os.makedev(int(major, 16), int(minor, 16)))
+    return found
 
 
 class Held:

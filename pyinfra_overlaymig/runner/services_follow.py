@@ -22,6 +22,7 @@ def follow(journal: str, layers: Collection[str], *, back: bool = False, more: C
     ``back``: nothing keeps the others from being started, and what does not stop is killed; what is not up is named.
     """
     if not services.supported():
+        _broken()
         if services.order():
             warn("s6-svscan does not run here: no service can be started")
             return False
@@ -122,14 +123,16 @@ class _Follow:
         return True
 
 
-def _broken() -> set[str]:
-    """The services that hold what was bound to a root before; other processes that do are named."""
+def _broken() -> Collection[str]:
+    """The services that hold what was bound to a root before; they, and other processes that do, are named."""
     try:
         names, rest = bindings.services_of(bindings.stale())
     except OSError as error:
         # It says what to look after; what is in place by now does not depend on it.
         warn(f"what is bound to the root before cannot be told: {error}")
-        return set()
+        return ()
+    for name, one in names.items():
+        say(f"service {name} holds a {bindings.thing(one)}: restarted")
     bindings.tell(rest)
     return names
 

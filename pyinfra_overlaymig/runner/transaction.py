@@ -20,6 +20,7 @@ from pyinfra_overlaymig.runner import (
     files,
     finish,
     linux,
+    package_manager,
     recovery,
     seal,
     services,
@@ -110,6 +111,7 @@ def _apply(one: Transaction) -> None:
     if one.limits.snapshot:
         _take_snapshot(one)
     _run(one)
+    _await_package_manager(one)
     conflicts = drift.conflicts(one.directory)
     if conflicts:
         _resolve(one, conflicts, one.limits.drift)
@@ -128,6 +130,13 @@ def _take_snapshot(one: Transaction) -> None:
     paths = one.stage.plan.state
     _pause(one, services.of(paths, store.stack(one.before)))
     snapshots.take(one.id, paths)
+
+
+def _await_package_manager(one: Transaction) -> None:
+    """One that was started while the script ran: its lock would not hold after the switch."""
+    phase, one.phase = one.phase, Phase.CONFLICT
+    package_manager.await_done()
+    one.phase = phase
 
 
 def _pause(one: Transaction, names: Iterable[str]) -> None:

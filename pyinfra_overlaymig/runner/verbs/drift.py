@@ -11,7 +11,7 @@ import signal
 from pyinfra_overlaymig.format import changes as changes_format
 from pyinfra_overlaymig.format.octal import escape_path, unescape_path
 from pyinfra_overlaymig.format.paths import LIVE, RUN, UPPER
-from pyinfra_overlaymig.runner import catch_up, drift, files, lock, recovery, rooted, store, trees
+from pyinfra_overlaymig.runner import catch_up, drift, files, lock, package_manager, recovery, rooted, store, trees
 from pyinfra_overlaymig.runner.say import Leave, attempt, invalid, say, usage, write
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     lock.take("drift")
     recovery.recover(live=True)
     found = [_entry(path) for path in paths]
+    package_manager.await_done()
     return _discard(found) if what == "discard" else _adopt(found)
 
 
@@ -64,11 +65,15 @@ def _entry(path: str) -> str:
 
 
 def _discard(paths: list[str]) -> int:
-    from pyinfra_overlaymig.runner import switch
+    from pyinfra_overlaymig.runner import services_follow, switch
 
     given_up = [changes_format.Change("C", "f", *("-",) * 6, escape_path(path)) for path in paths]
     drift.drop_at_next_switch(given_up)
+    # As long as it is there, the next verb that writes looks after services.
+    files.make_dirs(recovery.FOLLOW)
     switch.live()
+    services_follow.follow(recovery.FOLLOW, ())
+    files.drop(recovery.FOLLOW)
     say(f"given up: {len(paths)}")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format.paths import GENERATIONS, ROLLBACK
-from pyinfra_overlaymig.runner import confirm, lock, recovery, rollback, snapshots, store, worker
+from pyinfra_overlaymig.runner import confirm, lock, package_manager, recovery, rollback, snapshots, store, worker
 from pyinfra_overlaymig.runner.say import invalid, refused, say
 from pyinfra_overlaymig.runner.verbs.apply import options
 
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
         say(f"generation {store.current()} is just that already")
         return 0
     snapshots.check_room(stack)
+    package_manager.await_done()
     rollback.begin()
     if restore:
         snapshots.restore(stack)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, services, store
+from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, services, store, temporary
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import attempt, warn
 
@@ -27,6 +27,7 @@ def main(_: list[str]) -> int:
         lock.release()
     # Without the lock: a service that never gets ready must not keep operators out.
     late = readiness.late() if supported else readiness.expected()
+    attempt(temporary.clear)
     lock.take("boot", wait=True)
     if store.current() != booted:
         return 0

@@ -11,8 +11,8 @@ import re
 import sys
 import time
 
-from pyinfra_overlaymig.format import FORMAT, history, lines, readiness
-from pyinfra_overlaymig.format.paths import SCANDIR, STAGING
+from pyinfra_overlaymig.format import FORMAT, history, lines, octal, readiness
+from pyinfra_overlaymig.format.paths import RUN, SCANDIR, STAGING
 from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
 from pyinfra_overlaymig.runner.audit import auditd
 from pyinfra_overlaymig.runner.say import explain, usage, write
@@ -50,6 +50,7 @@ def _document() -> dict[str, Any]:
         "migrations": history.tell_migrations(past.migrations),
         "evidence": _evidence(),
         "services": _services(past.migrations),
+        "stale": _stale(),
         "lock": _lock(),
         "audit": auditd.state(),
         "missing": capabilities.missing(),
@@ -109,6 +110,18 @@ def _service(name: str) -> dict[str, Any]:
 
 def _reason(directory: str) -> str:
     return re.sub(r"[^A-Za-z0-9 ._/:@=+,()-]", "", files.read(f"{directory}/{readiness.REASON}"))
+
+
+def _stale() -> list[dict[str, Any]]:
+    """Processes that hold what a switch took away."""
+    if not files.read(f"{RUN}/stale"):
+        return []
+    from pyinfra_overlaymig.runner import bindings
+
+    return [
+        {"pid": one.pid, "name": octal.escape_text(one.name), "what": one.what, "path": octal.escape_text(one.path)}
+        for one in bindings.told()
+    ]
 
 
 def _lock() -> dict[str, Any] | None:
