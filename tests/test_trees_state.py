@@ -249,6 +249,7 @@ def test_a_snapshot_takes_the_place_of_the_whole_path(disk: Path, existed: bool)
 
 
 SWAPPED = {"alpha": (811, 812), "beta": (812, 811)}
+GIVEN = {"alpha-given": 901, "beta-given": 901}
 
 
 def mixed(world: World) -> dict[str, int]:
@@ -260,6 +261,8 @@ def mixed(world: World) -> dict[str, int]:
             os.chown(world.live / f"{name}-{file}", numbers[0], 0)
         (world.live / f"{name}-dir").mkdir()
         os.chown(world.live / f"{name}-dir", numbers[0], 0)
+        for file in ("kept", "written", "dir"):
+            tree_model.share(world.live / f"{name}-{file}", numbers[0])
     with world.stage() as seen:
         for name, numbers in SWAPPED.items():
             (seen / f"{name}-written").write_text("new")
@@ -268,6 +271,7 @@ def mixed(world: World) -> dict[str, int]:
             for file in ("new", "dir/in"):
                 os.chown(seen / f"{name}-{file}", numbers[1], 0)
             os.chown(seen / f"{name}-given", 900, 0)
+            tree_model.share(seen / f"{name}-given", 901)
     world.accounts = {("u", name): numbers[1] for name, numbers in SWAPPED.items()}
     state.plan(str(world.journal))
     (world.journal / "publishing").touch()
@@ -278,7 +282,9 @@ def mixed(world: World) -> dict[str, int]:
 
 @pytest.mark.parametrize("steps", [*range(0, 80, 3), 1000])
 def test_names_keep_their_files_when_the_new_stack_swaps_their_numbers(disk: Path, steps: int) -> None:
-    """What was there, what the script changed, and what it made; and all of it when it is taken back."""
+    """What was there, what the script changed, and what it made; and all of it when it is taken back. ACLs too, of
+    what has inherited them as well.
+    """
     world = World(disk)
     wanted = mixed(world)
     before = world.picture()
@@ -286,6 +292,8 @@ def test_names_keep_their_files_when_the_new_stack_swaps_their_numbers(disk: Pat
         state.publish(str(world.journal))
     state.publish(str(world.journal))
     assert {name: os.lstat(world.live / name).st_uid for name in wanted} == wanted
+    shared = {name: who for name, who in wanted.items() if not name.endswith("new")}
+    assert {name: tree_model.shared_with(world.live / name) for name in shared} == shared | GIVEN
     with tree_model.killed(steps):
         state.take_back(str(world.journal))
     state.take_back(str(world.journal))

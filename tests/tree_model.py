@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 NAMES = ["a", "b", "a b", "tab\tline\n", "back\\slash", "\udcff"]
 CONTENTS = ["", "x", "y", "hello", 5000]
 """A number is a length: of a long text, Hypothesis would have to print too much."""
+_USER = 2
+"""Of a named user, the tag in an ACL."""
 Picture = dict[str, tuple[Any, ...]]
 
 
@@ -73,7 +75,10 @@ operations = st.one_of(
     st.tuples(st.just("chmod"), there, st.sampled_from([0o600, 0o755, 0o4755, 0o1777])),
     st.tuples(st.just("chown"), there, st.sampled_from([0, 7, 1000])),
     st.tuples(
-        st.just("setxattr"), there, st.sampled_from(["trusted.x", "user.y"]), st.sampled_from([b"1", b"\x00two"])
+        st.just("setxattr"),
+        there,
+        st.sampled_from(["trusted.x", "user.y", "user.a,b =c"]),
+        st.sampled_from([b"1", b"\x00two"]),
     ),
     st.tuples(st.just("touch"), there, st.integers(1, 2_000_000_000)),
 )
@@ -200,14 +205,29 @@ def _setxattr(path: str, name: str, value: bytes) -> None:
 def _acl(path: str) -> None:
     """u::rwx u:daemon:rwx g::r-x m::rwx o::---"""
     if not os.path.islink(path):
-        words = [(1, 7, -1), (2, 7, 1), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
-        value = (2).to_bytes(4, "little") + b"".join(
-            tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + (number & 0xFFFFFFFF).to_bytes(4, "little")
-            for tag, rights, number in words
-        )
-        os.setxattr(path, "system.posix_acl_access", value)
-        if os.path.isdir(path):
-            os.setxattr(path, "system.posix_acl_default", value)
+        share(path, 1)
+
+
+def share(path: str | Path, user: int) -> None:
+    """An ACL that names ``user``; of a directory, also for what is made in it."""
+    words = [(1, 7, -1), (_USER, 7, user), (4, 5, -1), (16, 7, -1), (32, 0, -1)]
+    value = (2).to_bytes(4, "little") + b"".join(
+        tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + (number & 0xFFFFFFFF).to_bytes(4, "little")
+        for tag, rights, number in words
+    )
+    os.setxattr(path, "system.posix_acl_access", value)
+    if os.path.isdir(path):
+        os.setxattr(path, "system.posix_acl_default", value)
+
+
+def shared_with(path: str | Path) -> int:
+    """The user that an ACL names."""
+    value = os.getxattr(path, "system.posix_acl_access")
+    return next(
+        int.from_bytes(value[at + 4 : at + 8], "little")
+        for at in range(4, len(value), 8)
+        if int.from_bytes(value[at : at + 2], "little") == _USER
+    )
 
 
 def _touch(path: str, time: int) -> None:

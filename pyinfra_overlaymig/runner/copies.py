@@ -12,6 +12,8 @@ import stat
 from collections.abc import Callable
 from typing import ParamSpec
 
+from pyinfra_overlaymig.format import octal
+
 P = ParamSpec("P")
 _FICLONE = 0x40049409
 _PIECE = 1 << 20
@@ -53,6 +55,18 @@ def attributes(path: str | int, *, overlay: bool = True) -> dict[str, bytes]:
             if error.errno not in (errno.ENODATA, errno.ENOTSUP):
                 raise
     return found
+
+
+def attributes_text(found: dict[str, bytes]) -> str:
+    """Extended attributes as a field of a journal."""
+    pairs = ((octal.escape_path(name).replace(",", "\\054"), value.hex()) for name, value in sorted(found.items()))
+    return ",".join(f"{name}={value}" for name, value in pairs) or "-"
+
+
+def attributes_of(text: str) -> dict[str, bytes]:
+    """The reverse of `attributes_text`."""
+    pairs = (one.rsplit("=", 1) for one in text.split(",") if text != "-")
+    return {octal.unescape_path(name): bytes.fromhex(value) for name, value in pairs}
 
 
 def set_metadata(
@@ -187,13 +201,13 @@ def _write_all(here: int, data: bytes) -> int:
 
 def copy_tree(source: str, target: str, *, reflink: bool = True, overlay: bool = True) -> None:
     """As cp -aT to a free name: hard links within it stay links. What goes meanwhile is left out."""
-    _Copy(reflink=reflink, overlay=overlay).tree(source, target)
+    Copy(reflink=reflink, overlay=overlay).tree(source, target)
 
 
-class _Copy:
+class Copy:
     """One cp -a. ``names``: where the first name of a file that has several was copied to."""
 
-    def __init__(self, *, reflink: bool, overlay: bool) -> None:
+    def __init__(self, *, reflink: bool = True, overlay: bool = True) -> None:
         self.reflink = reflink
         self.overlay = overlay
         self.names: dict[tuple[int, int], str] = {}

@@ -7,31 +7,24 @@ too: numbers may have been swapped, so all files move to free numbers first.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 
 from pyinfra_overlaymig.format.paths import ACCOUNTS, LAYERS, LIVE, STAGING, STATE, UPPER
-from pyinfra_overlaymig.runner import catch_up, copies, files, rooted, store
-from pyinfra_overlaymig.runner.say import say, warn
+from pyinfra_overlaymig.runner import catch_up, files, rooted, state_places, store, trees
+from pyinfra_overlaymig.runner.owners_change import Moves, change
+from pyinfra_overlaymig.runner.say import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 APART = 1_000_000_000
 """What is added to a number while its files are on their way."""
 WAITING = 2_000_000_000
 """From here on are the numbers of files that wait."""
-_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
-_USER, _GROUP = 2, 8
-"""Tags of entries in an ACL that have a number."""
 
 Accounts = dict[tuple[str, str], int]
 """By `u` or `g` and name, a number."""
-Moves = dict[tuple[str, int], int]
-"""By `u` or `g` and number, another number."""
-
 
 _FILES = (("u", "/etc/passwd"), ("g", "/etc/group"))
 
@@ -97,7 +90,18 @@ def remembered(path: str) -> Accounts:
 
 
 def _known(path: str) -> Accounts:
-    return read(f"{record(path)}.all") or read(record(path))
+    """What lies in another state path has gone with that one, until it had a record of its own."""
+    for one in (path, *(f"/{above}" for above in trees.parents(path[1:]))):
+        if found := read(f"{record(one)}.all") or read(record(one)):
+            return found
+    return {}
+
+
+def within(path: str) -> list[str]:
+    """The state paths in ``path`` that have records of their own: their numbers are none of its."""
+    names = {name.split(".all")[0].split(".moving")[0] for name in files.names(ACCOUNTS)}
+    paths = (name.replace("%2f", "/").replace("%25", "%") for name in names)
+    return sorted(one for one in paths if one.startswith(f"{path}/") and files.plain_dir(STATE + one))
 
 
 def remember(path: str, accounts: Mapping[tuple[str, str], int]) -> None:
@@ -130,30 +134,42 @@ def follow_all(root: str = LIVE) -> None:
     if any(files.there(f"{STAGING}/{id}/publishing") for id in files.names(STAGING)):
         return
     now = of(root)
-    for path in store.state_paths():
+    for path in state_places.outermost(store.state_paths()):
         if files.plain_dir(STATE + path):
             follow(path, now)
 
 
 def moves_of(path: str, now: Mapping[tuple[str, str], int]) -> Moves:
     """What `follow` would move."""
-    return plan(_known(path), now)[0]
+    found: Moves = {}
+    for one in (*within(path), path):
+        found.update(plan(_known(one), now)[0])
+    return found
 
 
 def follow(path: str, now: Mapping[tuple[str, str], int]) -> None:
-    """In one state path. Can be done again after any interruption."""
+    """In one state path, and those in it. Can be done again after any interruption."""
+    inner = within(path)
+    # First of all, as one without numbers of its own has those of what it lies in.
+    for one in inner:
+        _follow(one, now, [other for other in inner if other.startswith(f"{one}/")])
+    _follow(path, now, inner)
+
+
+def _follow(path: str, now: Mapping[tuple[str, str], int], apart: Iterable[str]) -> None:
     file = record(path)
+    others = {STATE + one for one in apart}
     moving = f"{file}.moving"
     # A record that is new has nobody's files to move.
     moves, keep = plan(_known(path), now)
     if not files.there(moving) and moves:
         for (kind, old), new in sorted(moves.items()):
             say(f"{path}: what was {kind} {old} becomes {new}")
-        _change(STATE + path, {(kind, old): old + APART for kind, old in moves})
+        change(STATE + path, {(kind, old): old + APART for kind, old in moves}, others)
         files.write_file(moving, moves_text(moves))
     if files.there(moving):
         there = read_moves(moving)
-        _change(STATE + path, {(kind, old + APART): new for (kind, old), new in there.items()})
+        change(STATE + path, {(kind, old + APART): new for (kind, old), new in there.items()}, others)
     remember(path, keep)
     files.drop(moving, f"{file}.moves")
 
@@ -165,75 +181,3 @@ def moves_text(moves: Moves) -> str:
 def read_moves(file: str) -> Moves:
     """What `moves_text` wrote."""
     return {(kind, int(old)): int(new) for kind, old, new in (line.split(" ") for line in files.lines(file))}
-
-
-def moved(found: os.stat_result, moves: Moves) -> tuple[int, int]:
-    """The owner of an entry after its numbers have moved."""
-    return moves.get(("u", found.st_uid), found.st_uid), moves.get(("g", found.st_gid), found.st_gid)
-
-
-def _change(top: str, moves: Moves) -> None:
-    """Gives all that belongs to one number to another; of ``top`` and what it holds on its file system.
-
-    What refuses it (immutable, read-only) is named, and in nobody's way.
-    """
-    device = os.lstat(top).st_dev
-    refused: list[OSError] = []
-    parent = os.open(os.path.dirname(top), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _change_entry(os.path.basename(top), parent, moves, refused)
-    finally:
-        os.close(parent)
-    for _, directories, names, here in os.fwalk(top, follow_symlinks=False):
-        for name in (*directories, *names):
-            found = _change_entry(name, here, moves, refused)
-            if name in directories and (found is None or found.st_dev != device):
-                directories.remove(name)
-    if refused:
-        warn(f"{len(refused)} entries of {top} keep their owner: {refused[0].filename}: {refused[0].strerror}")
-
-
-def _change_entry(name: str, here: int, moves: Moves, refused: list[OSError]) -> os.stat_result | None:
-    try:
-        found = os.stat(name, dir_fd=here, follow_symlinks=False)
-        _change_owner(name, here, found, moves)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EROFS, errno.EACCES):
-            raise
-        refused.append(type(error)(error.errno, error.strerror, name))
-    return found
-
-
-def _change_owner(name: str, here: int, found: os.stat_result, moves: Moves) -> None:
-    """Mode, capabilities and ACLs stay: a change of owner takes set-user-id bits and capabilities away."""
-    owner = moved(found, moves)
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        if owner != (found.st_uid, found.st_gid):
-            os.chown(name, *owner, dir_fd=here, follow_symlinks=False)
-        return
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    try:
-        _change_file(file, found, owner, moves)
-    finally:
-        os.close(file)
-
-
-def _change_file(file: int, found: os.stat_result, owner: tuple[int, int], moves: Moves) -> None:
-    held = copies.attributes(file)
-    wanted = {name: acl(value, moves) if name in _ACLS else value for name, value in held.items()}
-    if owner != (found.st_uid, found.st_gid) or wanted != held:
-        copies.set_metadata(file, owner, stat.S_IMODE(found.st_mode), wanted)
-
-
-def acl(value: bytes, moves: Moves) -> bytes:
-    """An ACL, as the kernel has it, whose named users and groups have followed."""
-    made = bytearray(value)
-    for at in range(4, len(value) - 7, 8):
-        tag = int.from_bytes(value[at : at + 2], "little")
-        if tag in (_USER, _GROUP):
-            number = int.from_bytes(value[at + 4 : at + 8], "little")
-            new = moves.get(("u" if tag == _USER else "g", number), number)
-            made[at + 4 : at + 8] = new.to_bytes(4, "little")
-    return bytes(made)

@@ -9,6 +9,7 @@ from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import STATE
 from pyinfra_overlaymig.runner import copies, directories, files, owners, removal, trees
 from pyinfra_overlaymig.runner.directories import stat_at
+from pyinfra_overlaymig.runner.owners_change import Moves, acls
 from pyinfra_overlaymig.runner.state import accounts_of, each, names
 
 TYPE_CHECKING = False
@@ -21,7 +22,8 @@ def take_back(journal: str) -> None:
     """Undoes what was published, if anything was."""
     if not files.there(f"{journal}/publishing"):
         return
-    for part in each(journal):
+    # What lies in another one was published after it.
+    for part in reversed(each(journal)):
         _restore(part)
     from pyinfra_overlaymig.runner import services
 
@@ -60,7 +62,7 @@ def _restore_changes(part: Part) -> None:
     """Entries that were new go, what was replaced returns, metadata is as it was; of owners, by name: their numbers are
     those of the stack that goes, and follow the other one later.
     """
-    moves: owners.Moves = {}
+    moves: Moves = {}
     if files.there(part.has("moves")):
         owners.follow(part.path, owners.read(part.has("owners")))
         moves = owners.read_moves(part.has("moves"))
@@ -80,7 +82,7 @@ def _restore_changes(part: Part) -> None:
             here = held.open(path, make=True)
             found = known[path][1] if path in known else copies.attributes(here)
             numbers = moves.get(("u", int(uid)), int(uid)), moves.get(("g", int(gid)), int(gid))
-            copies.set_metadata(here, numbers, int(mode, 8), found, keep=copies.OVERLAY)
+            copies.set_metadata(here, numbers, int(mode, 8), acls(found, moves), keep=copies.OVERLAY)
         for path, (time, _) in known.items():
             os.utime(held.open(path, make=True), ns=(time, time))
 
@@ -89,9 +91,7 @@ def _attributes(file: str) -> list[tuple[str, tuple[int, dict[str, bytes]]]]:
     found = []
     for line in files.lines(file):
         time, held, name = line.split(" ", 2)
-        pairs = (one.rsplit("=", 1) for one in held.split(",") if held != "-")
-        values = {octal.unescape_path(key): bytes.fromhex(value) for key, value in pairs}
-        found.append((octal.unescape_path(name)[2:], (int(time), values)))
+        found.append((octal.unescape_path(name)[2:], (int(time), copies.attributes_of(held))))
     return found
 
 
