@@ -75,3 +75,8 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def is_below(path: str, top: str) -> bool:
     """Whether ``path`` is ``top`` or lies in it."""
     return path == top or path.startswith(f"{top}/")
+
+
+def is_nested(one: str, other: str) -> bool:
+    """Whether one of two paths is the other, or lies in it."""
+    return is_below(one, other) or is_below(other, one)

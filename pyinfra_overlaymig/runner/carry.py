@@ -6,9 +6,10 @@ import os
 from contextlib import suppress
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STATE
-from pyinfra_overlaymig.runner import copies, files, linux, mountinfo, store
+from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STAGING, STATE, is_below
+from pyinfra_overlaymig.runner import copies, directories, files, linux, mountinfo, state, state_places, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_MOVE, MS_REC
+from pyinfra_overlaymig.runner.say import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,16 +47,44 @@ def _above(place: str) -> list[str]:
 
 
 def carry(new: str) -> None:
-    """Binds what is to go with it, and the state of the current generation, below ``new``."""
-    state = store.state_paths()
-    files.write_lines(f"{_STATE}.new", [octal.escape_text(path) for path in state])
-    mounts = to_carry(mountinfo.read(1), {*state, *_paths(_STATE)})
+    """Binds what is to go with it, and the state of the current generation, below ``new``: what holds others first."""
+    kept = _places(new)
+    # Those in others as well: a service's own script may have bound one.
+    places = {*kept, *store.state_paths()}
+    files.write_lines(f"{_STATE}.new", sorted(map(octal.escape_text, places)))
+    there = mountinfo.read(1)
+    mounts = [one for one in to_carry(there, {*places, *_paths(_STATE)}) if not _comes_with_state(one, kept, there)]
     files.write_lines(_CARRIED, [f"{one.id} {octal.escape_text(one.place)}" for one in mounts])
-    for one in mounts:
-        _make_place(LIVE + one.place, new + one.place)
-        linux.mount(LIVE + one.place, new + one.place, flags=MS_BIND | MS_REC)
-    for path in state:
-        _bind_state(path, new + path)
+    for place in sorted({*kept, *(one.place for one in mounts)}, key=os.fsencode):
+        if place in kept:
+            _bind_state(kept[place], new + place)
+        else:
+            _make_place(LIVE + place, new + place)
+            linux.mount(LIVE + place, new + place, flags=MS_BIND | MS_REC)
+
+
+def _places(new: str) -> dict[str, str]:
+    """The state paths of the current generation, by their places in ``new``.
+
+    Where the layers have a link into state there is nothing to mount. What cannot be bound must not keep a machine
+    from booting, nor from going back: a service that needs it stays down.
+    """
+    found: dict[str, str] = {}
+    for path in state_places.outermost(store.state_paths()):
+        if why := state_places.trouble(new, path):
+            warn(f"{why[0]}: it is not bound")
+        elif (place := state_places.place(new, path)) != STATE + path:
+            found.setdefault(place, path)
+    return found
+
+
+def _comes_with_state(one: Mount, kept: dict[str, str], there: list[Mount]) -> bool:
+    """Whether it is what is mounted below /data/state, which is bound with the state path that it lies in."""
+    for place, path in kept.items():
+        if is_below(one.place, place):
+            source = STATE + path + one.place[len(place) :]
+            return any((other.place, other.device, other.root) == (source, one.device, one.root) for other in there)
+    return False
 
 
 def _paths(file: str) -> list[str]:
@@ -63,16 +92,23 @@ def _paths(file: str) -> list[str]:
 
 
 def _bind_state(path: str, place: str) -> None:
-    # Where the layers have a link into state there is nothing to mount.
-    if os.path.islink(place) and os.readlink(place) == STATE + path:
-        return
-    # A rollback that restored state took it away with the layer that brings it: it begins anew, owned as its place is.
+    """By a directory that is held open: no link that is put into its way leads out of /data/state."""
+    # A rollback that restored state took it away with the layer that brings it: it begins anew, as its place is.
     if not files.plain_dir(STATE + path):
-        files.make_dirs(STATE + path)
-        if os.path.isdir(place):
-            copies.take_metadata(place, STATE + path)
+        _begin(path, place)
     _make_place(STATE + path, place)
-    linux.mount(STATE + path, place, flags=MS_BIND)
+    with directories.below(STATE) as held:
+        linux.mount(f"/proc/self/fd/{held.open(path[1:])}", place, flags=MS_BIND | MS_REC)
+
+
+def _begin(path: str, place: str) -> None:
+    new = f"{STAGING}/begin.new"
+    files.drop(new)
+    if os.path.isdir(place):
+        copies.copy_tree(place, new)
+    else:
+        os.mkdir(new, 0o755)
+    state.into_place(new, path)
 
 
 def _make_place(source: str, place: str) -> None:

@@ -18,7 +18,7 @@ def discard(id: str) -> None:
 
 _NO_EVIDENCE = (
     *("work", "root", "lower", "lists", "state", "stack", "conflicts", "audit", "drift", "layers", "timeout"),
-    *("services.new", "record.new", "lent"),
+    *("script", "services.new", "record.new", "lent"),
 )
 _LARGE = 100 << 20
 _ROOM, _INODES = 64 << 20, 2048

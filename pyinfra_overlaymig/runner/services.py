@@ -118,11 +118,11 @@ def needed(place: str) -> list[str]:
 
 
 def of(state: Collection[str], stack: Iterable[str]) -> list[str]:
-    """The services whose migrations in ``stack`` have one of the paths ``state``, as records write them."""
+    """The services whose migrations in ``stack`` have one of the paths ``state``, or what lies in it, or holds it."""
     found: set[str] = set()
     for id in stack:
         record = store.record(id)
-        if record and not set(state).isdisjoint(record.state):
+        if record and any(paths.is_nested(one, other) for one in state for other in record.state):
             found.update(record.services)
     return sorted(found)
 

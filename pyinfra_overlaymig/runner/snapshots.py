@@ -100,6 +100,8 @@ def restore(stack: tuple[str, ...]) -> None:
             "leave --restore-state out; a migration has one that says: snapshot: true",
         )
     files.make_dirs(f"{ROLLBACK}/state")
+    # What lies in another state path comes after that.
+    found = dict(sorted(found.items()))
     for number, snapshot in enumerate(found.values(), start=1):
         place = f"{ROLLBACK}/state/{number}"
         os.mkdir(place)

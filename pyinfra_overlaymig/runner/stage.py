@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import STAGING, STATE
-from pyinfra_overlaymig.runner import copies, files, linux, spawn, stage_root, state, store
+from pyinfra_overlaymig.runner import copies, files, linux, spawn, stage_root, stage_state, state_places, store
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import Deadline
+from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _GRACE = 10.0
 """Seconds between TERM and KILL for a script that ran out of time."""
+_REFUSED = 3
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -66,8 +68,8 @@ def prepare(stage: Stage) -> None:
     files.write_lines(f"{top}/services.new", fresh)
     before = store.state_paths()
     files.write_lines(f"{top}/state/paths.old", [octal.escape_text(path) for path in before])
-    paths = sorted({octal.escape_text(path) for path in (*before, *stage.plan.state)}, key=os.fsencode)
-    files.write_lines(f"{top}/state/paths", paths)
+    paths = map(octal.escape_text, state_places.outermost({*before, *stage.plan.state}))
+    files.write_lines(f"{top}/state/paths", sorted(paths, key=os.fsencode))
 
 
 def clear(stage: Stage) -> None:
@@ -84,6 +86,7 @@ def clear(stage: Stage) -> None:
         "timeout",
         "services.new",
         "lent",
+        "script",
     )
     files.drop(*(f"{stage.directory}/{part}" for part in parts))
 
@@ -101,8 +104,23 @@ def run(stage: Stage, seconds: int, session: audit.Session) -> int:
     code = spawn.finish(outside)
     stage_root.take_back_lent(stage)
     if code == 0:
-        _take_whole_uppers(stage)
+        stage_state.take(stage, paths(stage))
     return code
+
+
+def why_not(stage: Stage, code: int) -> Leave:
+    """Why a stage ended with ``code``; what the runner met itself, before the script or after it, was told there."""
+    ended = files.first_line(f"{stage.directory}/script")
+    if not ended:
+        return Leave(code) if code == _REFUSED else Leave(code, "the stage could not be made", "the reason is above")
+    if ended == "0":
+        return Leave(code)
+    return Leave(code, f"the install script failed with status {ended}", stage_state.hint(stage))
+
+
+def is_refused(stage: Stage, code: int) -> bool:
+    """Whether a stage that ended with ``code`` was refused before its script ran."""
+    return code == _REFUSED and not files.there(f"{stage.directory}/script")
 
 
 def _outside(stage: Stage, seconds: int, session: audit.Session) -> int:
@@ -122,40 +140,20 @@ def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
     session.quiet(stage.root)
     session.await_watched()
     stage_root.lay_files(stage)
-    stage_root.mount_state(stage, kept)
-    session.places(stage.root, kept)
+    mounted = stage_state.mount(stage, kept)
+    session.places(stage.root, {path: one.place for path, one in mounted.items()})
     code = _script(stage, seconds)
+    files.write_plain(f"{stage.directory}/script", f"{code}\n")
     # What the script left running ends before anything is read from the stage.
     _end_all()
+    if code == 0:
+        stage_state.settle(stage, kept)
     session.unwatched()
     if code == 0:
-        _read(stage, kept, session)
-        stage_root.link_state(stage)
+        session.inodes(stage.upper, stage.root, "")
+        stage_state.read(stage, kept, mounted, session)
+        stage_state.link(stage)
     return code
-
-
-def _read(stage: Stage, kept: list[str], session: audit.Session) -> None:
-    """What only the mounts tell: what audit's inodes are called, and the contents of state that is new."""
-    session.inodes(stage.upper, stage.root, "")
-    for number, path in enumerate(kept, start=1):
-        contents = state.place(stage.root, path)
-        session.inodes(f"{stage.directory}/state/{number}/upper", contents, path.lstrip("/"))
-        directory = f"{stage.directory}/state/{number}"
-        if _is_new(directory) and files.names(f"{directory}/lower"):
-            copies.copy_tree(contents, f"{directory}/tree")
-
-
-def _is_new(directory: str) -> bool:
-    """Whether a state path is new to this machine: what it starts from is a copy of the stack's."""
-    return not os.path.islink(f"{directory}/lower")
-
-
-def _take_whole_uppers(stage: Stage) -> None:
-    """A state path that is new, and started from nothing, is its upper: no copy is made."""
-    for number in range(1, len(paths(stage)) + 1):
-        directory = f"{stage.directory}/state/{number}"
-        if _is_new(directory) and not files.there(f"{directory}/tree"):
-            os.rename(f"{directory}/upper", f"{directory}/tree")
 
 
 def _script(stage: Stage, seconds: int) -> int:

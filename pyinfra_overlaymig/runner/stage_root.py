@@ -1,6 +1,4 @@
-"""What a script finds in its stage: the stack's overlay, the mounts of any root, state as an overlay of its own,
-files/.
-"""
+"""What a script finds in its stage: the stack's overlay, the mounts of any root, files/. stage_state.py adds state."""
 
 from __future__ import annotations
 
@@ -9,8 +7,8 @@ import stat
 import time
 from contextlib import suppress
 
-from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES, STATE
-from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, state, store
+from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES
+from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
 
 TYPE_CHECKING = False
@@ -149,31 +147,3 @@ def _make_directory(meant: str, place: str, moment: int) -> None:
         os.unlink(place)
     os.mkdir(place, 0o755)
     os.utime(place, ns=(moment, moment))
-
-
-def mount_state(stage: Stage, kept: list[str]) -> None:
-    """Every state path becomes an overlay of its own over what /data/state holds now: a script sees state, may change
-    it, and none of it is real until the commit. One seen for the first time starts from the stack's.
-    """
-    for number, path in enumerate(kept, start=1):
-        directory = f"{stage.directory}/state/{number}"
-        contents = state.place(stage.root, path)
-        files.make_dirs(f"{directory}/upper", f"{directory}/work", contents)
-        if os.path.isdir(STATE + path):
-            os.symlink(STATE + path, f"{directory}/lower")
-        else:
-            copies.copy_tree(contents, f"{directory}/lower")
-        copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper")
-        mounts.mount_over(directory, contents, "volatile")
-    linux.mount(None, f"{stage.root}/data", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | _SAFE)
-
-
-def link_state(stage: Stage) -> None:
-    """A state path that the manifest wants as a link is one in the layer, and no mount."""
-    for path in stage.plan.state_links:
-        place = stage.root + path
-        if os.path.islink(place):
-            continue
-        linux.umount(place)
-        files.drop(place)
-        os.symlink(STATE + path, place)

@@ -17,7 +17,8 @@ The journal is a directory: staging/<id> of a migration, rollback of a rollback 
             metadata of `dirs`, as it was: mode, owner, path
             attributes of `dirs`, as they were: time, extended attributes, path; older journals have none
             times    of `dirs`, as the script left them; older journals have none
-            owners   the accounts of the new stack; moves: the numbers that changed with it; owned: staged entries too
+            owners   the accounts of the new stack; moves: the numbers that changed with it
+            owning   staged entries that follow, too: owner, extended attributes, path; owned: they have
             old      what was replaced: the `had` entries, or the whole path
 """
 
@@ -30,7 +31,7 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import REPLACED, STATE
-from pyinfra_overlaymig.runner import copies, directories, files, owners, rooted, state_plan, topmost, trees
+from pyinfra_overlaymig.runner import copies, directories, files, owners, state_plan, topmost, trees
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.say import warn
 
@@ -55,11 +56,6 @@ def each(journal: str) -> list[Part]:
     return [Part(f"{journal}/state/{number}", path) for number, path in enumerate(paths, start=1)]
 
 
-def place(root: str, path: str) -> str:
-    """Where in ``root`` the contents of a state path are seen: at ``path``, or at what links mean there."""
-    return rooted.resolve(root, path)
-
-
 def plan(journal: str) -> None:
     """Before the commit, writes down what publishing will do."""
     for part in each(journal):
@@ -72,7 +68,7 @@ def publish(journal: str) -> None:
     for part in each(journal):
         if files.plain_dir(part.has("tree")):
             owners.remember(part.path, owners.coming())
-            _into_place(part.has("tree"), part)
+            into_place(part.has("tree"), part.path)
         elif os.path.islink(part.has("snapshot")):
             _publish_snapshot(part)
         elif files.there(part.has("gone")):
@@ -82,16 +78,19 @@ def publish(journal: str) -> None:
             _publish_changes(part)
 
 
-def _into_place(source: str, part: Part) -> None:
+def into_place(source: str, path: str) -> None:
     """A whole path; directories above it are as the stack has them at its place."""
     with directories.below(STATE) as held:
-        relative = part.path.lstrip("/")
+        relative = path.lstrip("/")
         for above in reversed(list(trees.parents(relative))):
             directory, name = held.of(above)
             if stat_at(directory, name) is None:
-                os.mkdir(name, 0o755, dir_fd=directory)
+                os.mkdir(name, 0o700, dir_fd=directory)
                 if shown := topmost.directory(above):
                     copies.take_metadata(shown, held.open(above), overlay=False)
+                elif not topmost.is_link(above):
+                    # Nothing here tells who may follow a link to what it stands for: state is reached by its place.
+                    os.chmod(name, 0o755, dir_fd=directory)
         directory, name = held.of(relative)
         os.rename(source, name, dst_dir_fd=directory)
 
@@ -105,7 +104,7 @@ def _publish_snapshot(part: Part) -> None:
         os.rename(part.live, part.has("old"))
     if known := owners.read(accounts_of(snapshot)):
         owners.remember(part.path, known)
-    _into_place(snapshot, part)
+    into_place(snapshot, part.path)
 
 
 def accounts_of(snapshot: str) -> str:

@@ -54,7 +54,7 @@ def write(directory: str, live: str) -> None:
     found = decide(kinds, _live_kinds(live, kinds))
     _refuse_other_file_systems(directory, live, found.dirs)
     for path in (*found.had, *found.new):
-        _clean(f"{upper}/{path}")
+        clean(f"{upper}/{path}")
     files.make_dirs(f"{directory}/old", mode=0o700)
     for name, paths in found._asdict().items():
         files.write_lines(f"{directory}/{name}", [_named(path) for path in paths])
@@ -75,9 +75,8 @@ def _metadata(live: str, path: str) -> str:
 
 def _attributes(live: str, path: str) -> str:
     place = trees.below(live, path)
-    found = copies.attributes(place, overlay=False)
-    held = ",".join(f"{escape_path(name)}={value.hex()}" for name, value in sorted(found.items()))
-    return f"{os.lstat(place).st_mtime_ns} {held or '-'} {_named(path)}"
+    held = copies.attributes_text(copies.attributes(place, overlay=False))
+    return f"{os.lstat(place).st_mtime_ns} {held} {_named(path)}"
 
 
 def _upper_kinds(upper: str) -> dict[str, str]:
@@ -115,7 +114,7 @@ def _refuse_other_file_systems(directory: str, live: str, dirs: list[str]) -> No
             )  # fmt: skip
 
 
-def _clean(place: str) -> None:
+def clean(place: str) -> None:
     """Takes out what only an overlay's upper has: it would mean something again where this is below another overlay."""
     found = os.lstat(place)
     for name in copies.attributes(place):
@@ -126,4 +125,4 @@ def _clean(place: str) -> None:
             if not entry.is_file(follow_symlinks=False) and trees.is_whiteout(entry.stat(follow_symlinks=False)):
                 os.unlink(entry.path)
             else:
-                _clean(entry.path)
+                clean(entry.path)

@@ -10,11 +10,16 @@ from pyinfra_overlaymig.runner import files, store
 
 def directory(path: str) -> str:
     """Where the relative ``path`` is a directory: in the topmost layer, else in the base. Empty: nowhere."""
-    for layer in reversed(store.stack()):
-        place = f"{LAYERS}/{layer}/{path}"
-        if files.plain_dir(place):
-            return place
-        if files.there(place):
-            # Something else hides it, a whiteout maybe.
-            return ""
-    return f"/{path}" if os.path.isdir(f"/{path}") else ""
+    place = _entry(path)
+    return place if files.plain_dir(place) else ""
+
+
+def is_link(path: str) -> bool:
+    """Whether the relative ``path`` is a link."""
+    return os.path.islink(_entry(path))
+
+
+def _entry(path: str) -> str:
+    """The topmost one that anything has at ``path``, a whiteout too."""
+    tops = (*(f"{LAYERS}/{layer}" for layer in reversed(store.stack())), "")
+    return next((f"{top}/{path}" for top in tops if files.there(f"{top}/{path}")), "")

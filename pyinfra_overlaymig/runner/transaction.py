@@ -51,7 +51,7 @@ class Phase(Enum):
     """How far a transaction got; what is undone depends on nothing else."""
 
     STAGE = auto()
-    CONFLICT = auto()
+    REFUSED = auto()
     NOTHING = auto()
     BROKEN = auto()
     COMMIT = auto()
@@ -155,7 +155,7 @@ def _run(one: Transaction) -> None:
     if files.there(f"{one.directory}/timeout"):
         raise Leave(9, f"the install script did not end within its limit of {one.limits.timeout} s")
     if code:
-        raise Leave(code, f"the install script failed with status {code}")
+        raise _failed(one, code)
     # What the commit has to wait for is on its way to the disk meanwhile.
     spawn.fork(lambda: linux.syncfs(one.directory))
     say("capturing what it changed")
@@ -164,6 +164,12 @@ def _run(one: Transaction) -> None:
     if not os.path.getsize(f"{one.directory}/changes.list") and one.stage.plan.local:
         one.phase = Phase.NOTHING
         raise Leave(3)
+
+
+def _failed(one: Transaction, code: int) -> Leave:
+    if stage.is_refused(one.stage, code):
+        one.phase = Phase.REFUSED
+    return stage.why_not(one.stage, code)
 
 
 def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:
@@ -177,7 +183,7 @@ def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:
     else:
         hint = "to give these changes up: system-migrate drift discard PATH; to keep them in a layer: drift adopt PATH"
         write(2, f"  hint: {hint}\n")
-        one.phase = Phase.CONFLICT
+        one.phase = Phase.REFUSED
         raise Leave(3)
 
 
@@ -243,4 +249,4 @@ def _take_back(one: Transaction) -> int:
         files.drop(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
     evidence.shrink(one.id)
     supervision.resume(one.directory)
-    return {Phase.CONFLICT: 3, Phase.NOTHING: 0}.get(one.phase, 9)
+    return {Phase.REFUSED: 3, Phase.NOTHING: 0}.get(one.phase, 9)

@@ -6,7 +6,10 @@ exec 9>>/run/overlaymig-state.lock
 flock 9
 
 bind_state() {
-    ! mountpoint -q "$1" || return 0
+    # Mounted, or in what is.
+    if mountpoint -q "$1" || [ "$1" -ef "/data/state$1" ]; then
+        return
+    fi
     if [ "$(readlink "$1")" = "/data/state$1" ]; then
         mkdir -p "/data/state$1"
         return

@@ -105,7 +105,9 @@ def _join(stage: str, changes: list[Change], times: set[str], unchanged: set[str
     names, inodes = named(here)
     known = Explanation(resolve(reader.events, names, f"{stage}/root/", merged=merged), inodes)
     changed = {change.path for change in changes}
-    kept = [path[1:] for path in places.read(f"{stage}/state/paths")]
+    parts = [name for name in files.names(f"{stage}/state") if name.isdecimal()]
+    lists = [f"{stage}/state/paths", *(f"{stage}/state/{name}/made" for name in parts)]
+    kept = [path[1:] for one in lists for path in places.read(one)]
     account = Account(reader.processes.all, _packages(stage, changed, merged=merged))
     account.changed(changes, known, times)
     account.also(known, changed, Left(unchanged, beside(of), kept))

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 
-from pyinfra_overlaymig.format.paths import STATE
 from pyinfra_overlaymig.runner import files, mountinfo
 
 TYPE_CHECKING = False
@@ -67,18 +66,9 @@ def quiet(root: str) -> list[str]:
     return ["1", *found]
 
 
-def of_stage(root: str, state: Iterable[str]) -> list[str]:
-    """Device and path of ``root`` and of the state paths below it."""
-    return [f"{device(root)} /", *(f"{device(_contents(root, path))} {escape(path)}" for path in state)]
-
-
-def _contents(root: str, path: str) -> str:
-    """Where the contents of a state path are seen: where the layers have a link there, its target within ``root``."""
-    try:
-        linked = os.readlink(root + path) == STATE + path
-    except OSError:
-        linked = False
-    return f"{root}{STATE}{path}" if linked else root + path
+def of_stage(root: str, state: Mapping[str, str]) -> list[str]:
+    """Device and path of ``root`` and of the state paths below it, which lie at these places."""
+    return [f"{device(root)} /", *(f"{device(root + place)} {escape(path)}" for path, place in state.items())]
 
 
 def of_machine() -> list[str]:

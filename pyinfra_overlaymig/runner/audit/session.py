@@ -29,7 +29,7 @@ from pyinfra_overlaymig.runner.audit.sweeping import sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
 __all__ = [
     "Session",
@@ -153,10 +153,10 @@ class Session:
                 os._exit(100)
             os.close(self._watched[0])
 
-    def places(self, root: str, state_paths: Iterable[str]) -> None:
-        """Notes the devices of ``root`` and of the state paths in it."""
+    def places(self, root: str, state: Mapping[str, str]) -> None:
+        """Notes the devices of ``root`` and of the state paths in it, which lie at these places."""
         if self._holder:
-            places.write(f"{self.directory}/places", places.of_stage(root, state_paths))
+            places.write(f"{self.directory}/places", places.of_stage(root, state))
 
     def inodes(self, upper: str, root: str, prefix: str) -> None:
         """Notes what audit's inode numbers are called of what ``upper`` holds, as ``root`` shows it."""
