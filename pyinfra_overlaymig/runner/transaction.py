@@ -134,7 +134,7 @@ def _take_snapshot(one: Transaction) -> None:
 
 def _await_package_manager(one: Transaction) -> None:
     """One that was started while the script ran: its lock would not hold after the switch."""
-    phase, one.phase = one.phase, Phase.CONFLICT
+    phase, one.phase = one.phase, Phase.REFUSED
     package_manager.await_done()
     one.phase = phase
 
