@@ -5,9 +5,11 @@ set -eu
 exec 9>>/run/overlaymig-state.lock
 flock 9
 
+inode() { stat -L -c %d:%i "$1" 2>/dev/null; }
+
 bind_state() {
     # Mounted, or in what is.
-    if mountpoint -q "$1" || [ "$1" -ef "/data/state$1" ]; then
+    if mountpoint -q "$1" || [ "$(inode "$1")" = "$(inode "/data/state$1" || echo none)" ]; then
         return
     fi
     if [ "$(readlink "$1")" = "/data/state$1" ]; then
