@@ -15,12 +15,20 @@ MS_BIND, MS_MOVE, MS_REC, MS_SILENT = 0x1000, 0x2000, 0x4000, 0x8000
 MS_UNBINDABLE, MS_PRIVATE = 0x20000, 0x40000
 MNT_DETACH, UMOUNT_NOFOLLOW = 0x2, 0x8
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
+CLONE_NEWUSER = 0x10000000
+CAPABILITIES = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
+    "LINUX_IMMUTABLE": 9, "NET_BIND_SERVICE": 10, "NET_RAW": 13, "IPC_LOCK": 14, "IPC_OWNER": 15, "SYS_CHROOT": 18,
+    "SYS_ADMIN": 21, "SYS_NICE": 23, "SYS_RESOURCE": 24, "MKNOD": 27, "LEASE": 28, "AUDIT_WRITE": 29, "SETFCAP": 31,
+}  # fmt: skip
+"""The kernel's numbers of those that are named anywhere."""
 FICLONE = 0x40049409
 IN_MODIFY, IN_CREATE, IN_MOVED_TO, IN_DELETE, IN_ATTRIB = 0x2, 0x100, 0x80, 0x200, 0x4
 IN_NONBLOCK, IN_CLOEXEC = 0o4000, 0o2000000
 OVERLAYFS_MAGIC, BTRFS_MAGIC = 0x794C7630, 0x9123683E
 
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _CLOCK_MONOTONIC = 1
@@ -96,6 +104,11 @@ def exchange(one: str, other: str) -> None:
 def set_parent_death_signal(number: int) -> None:
     """This process gets signal ``number`` when the thread that made it ends."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def drop_capability(number: int) -> None:
+    """Neither this process nor what it starts gets that capability back by executing a program."""
+    _checked(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), f"capability {number}")
 
 
 def same_memory(one: int, other: int) -> bool:

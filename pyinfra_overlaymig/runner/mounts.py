@@ -64,7 +64,9 @@ def mount_lower(directory: str, target: str, layers: tuple[str, ...], flags: int
         linux.mount("overlay", target, "overlay", MS_RDONLY | flags, f"{PLAIN},lowerdir={lower}")
 
 
-def mount_stack(directory: str, target: str, layers: tuple[str, ...], upper: str, work: str, *options: str) -> None:
+def mount_stack(
+    directory: str, target: str, layers: tuple[str, ...], upper: str, work: str, *options: str, flags: int = 0
+) -> None:
     """``layers`` over the base, writable in ``upper``.
 
     ``upper`` and ``work`` are reached through links too, so that no character of theirs can be read as an option.
@@ -74,11 +76,11 @@ def mount_stack(directory: str, target: str, layers: tuple[str, ...], upper: str
     _link(work, f"{directory}/w")
     with files.inside(directory):
         data = ",".join([PLAIN, f"lowerdir={lower}", "upperdir=u", "workdir=w", *options])
-        linux.mount("overlay", target, "overlay", 0, data)
+        linux.mount("overlay", target, "overlay", flags, data)
 
 
-def mount_over(directory: str, target: str, *options: str) -> None:
+def mount_over(directory: str, target: str, *options: str, flags: int = 0) -> None:
     """An overlay of the directories `lower`, `upper` and `work` in ``directory``, at ``target``."""
     with files.inside(directory):
         data = ",".join([PLAIN, "lowerdir=lower,upperdir=upper,workdir=work", *options])
-        linux.mount("overlay", target, "overlay", 0, data)
+        linux.mount("overlay", target, "overlay", flags, data)

@@ -12,7 +12,17 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import STAGING, STATE
-from pyinfra_overlaymig.runner import copies, files, linux, spawn, stage_root, stage_state, state_places, store
+from pyinfra_overlaymig.runner import (
+    confinement,
+    copies,
+    files,
+    linux,
+    spawn,
+    stage_root,
+    stage_state,
+    state_places,
+    store,
+)
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import Leave
@@ -162,7 +172,8 @@ def _script(stage: Stage, seconds: int) -> int:
     def program() -> None:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        spawn.become(["/run/migration/install.sh"], {**_ENVIRONMENT, "MIGRATION_ID": stage.id}, stage.root)
+        confinement.enter(stage.root)
+        spawn.become(["/run/migration/install.sh"], {**_ENVIRONMENT, "MIGRATION_ID": stage.id})
 
     copies.copy_entry(f"{stage.directory}/install.sh", f"{stage.root}/run/migration/install.sh")
     os.chmod(f"{stage.root}/run/migration/install.sh", 0o755)

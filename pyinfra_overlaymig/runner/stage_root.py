@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 
 from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES
-from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, store
-from pyinfra_overlaymig.runner.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
+from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, stage_kernel, store
+from pyinfra_overlaymig.runner.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,43 +25,19 @@ def mount(stage: Stage) -> None:
     """The root of a stage: an overlay whose syncs are skipped, as a crash throws it away, and what programs need.
 
     /run is the stage's own: sockets of the live services are not a migration's to talk to. /data holds nothing and is
-    not to be written: a migration must not reach its own layers. /proc/sys and /sys are the kernel's: nobody takes
-    back what is done there.
+    not to be written: a migration must not reach its own layers. Devices are opened in /dev alone: see stage_kernel.
     """
     root = stage.root
-    mounts.mount_stack(f"{RUN}/stack", root, store.stack(), stage.upper, f"{stage.directory}/work", "volatile")
+    work = f"{stage.directory}/work"
+    mounts.mount_stack(f"{RUN}/stack", root, store.stack(), stage.upper, work, "volatile", flags=MS_NODEV)
     for name in ("proc", "sys", "dev", "run", "tmp", "data"):
         if not os.path.isdir(f"{root}/{name}"):
             files.make_dirs(f"{root}/{name}")
-    linux.mount("proc", f"{root}/proc", "proc", _SAFE)
-    mounts.bind_read_only(f"{root}/proc/sys", f"{root}/proc/sys")
-    linux.mount("/sys", f"{root}/sys", flags=MS_BIND | MS_REC)
-    linux.mount(None, f"{root}/sys", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
-    _devices(f"{root}/dev")
+    stage_kernel.mount(root)
     linux.mount("tmpfs", f"{root}/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     linux.mount("tmpfs", f"{root}/data", "tmpfs", _SAFE, "mode=755")
     files.make_dirs(f"{root}/run/lock", f"{root}/run/migration")
     os.chmod(f"{root}/run/lock", 0o1777)
-
-
-def _devices(target: str) -> None:
-    """A /dev with the nodes of the machine's: what a script removes or makes there is nobody else's."""
-    linux.mount("tmpfs", target, "tmpfs", MS_NOSUID, "mode=755")
-    for entry in os.scandir("/dev"):
-        found = entry.stat(follow_symlinks=False)
-        made = f"{target}/{entry.name}"
-        if stat.S_ISLNK(found.st_mode):
-            os.symlink(os.readlink(entry.path), made)
-        elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
-            os.mknod(made, found.st_mode, found.st_rdev)
-            os.chown(made, found.st_uid, found.st_gid)
-            os.chmod(made, stat.S_IMODE(found.st_mode))
-    for name in ("pts", "shm"):
-        os.mkdir(f"{target}/{name}")
-    linux.mount("devpts", f"{target}/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,gid=5,mode=620,ptmxmode=666")
-    linux.mount("tmpfs", f"{target}/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
-    if not files.there(f"{target}/ptmx"):
-        os.symlink("pts/ptmx", f"{target}/ptmx")
 
 
 def lend(stage: Stage) -> None:

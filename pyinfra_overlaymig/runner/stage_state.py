@@ -77,7 +77,7 @@ def _mount(directory: str, path: str, contents: str, known: set[str]) -> None:
         state_merge.fill(contents, path, f"{directory}/upper", known)
     else:
         copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper")
-    mounts.mount_over(directory, contents, "volatile")
+    mounts.mount_over(directory, contents, "volatile", flags=MS_NODEV)
 
 
 def settle(stage: Stage, kept: list[str]) -> None:
