@@ -8,8 +8,8 @@ import os
 import re
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.format.paths import NOWHERE, RUN
-from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, store
+from pyinfra_overlaymig.format.paths import NOWHERE, RUN, STATE
+from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, state_merge, store
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import Leave
 
@@ -60,6 +60,17 @@ def _find_state(stage: Stage, lower: str) -> None:
             continue
         number = len(files.lines(f"{stage.directory}/state/paths")) + 1
         os.mkdir(f"{stage.directory}/state/{number}")
-        os.rename(made, f"{stage.directory}/state/{number}/tree")
+        _split(made, f"/{top}/{name}", f"{stage.directory}/state/{number}")
         os.mkdir(made)
         files.append_line(f"{stage.directory}/state/paths", octal.escape_text(f"/{top}/{name}"))
+
+
+def _split(made: str, path: str, directory: str) -> None:
+    """What was made at ``path`` is state: where there is some already, as after a rollback, that goes on."""
+    if not files.plain_dir(STATE + path):
+        os.rename(made, f"{directory}/tree")
+        return
+    os.symlink(STATE + path, f"{directory}/lower")
+    os.mkdir(f"{directory}/upper")
+    state_merge.fill(made, path, f"{directory}/upper", state_merge.declared())
+    files.drop(made)

@@ -107,6 +107,12 @@ def take_metadata(source: str, target: str | int, *, times: bool = False, overla
         os.utime(target, ns=(of.st_atime_ns, of.st_mtime_ns), follow_symlinks=isinstance(target, int))
 
 
+def set_time(target: int, time: int) -> None:
+    """Gives an open directory this time, if it has another one: it may be on what is read-only."""
+    if os.stat(target).st_mtime_ns != time:
+        os.utime(target, ns=(time, time))
+
+
 def copy_entry(source: str, target: str, *, reflink: bool = True, overlay: bool = True) -> None:
     """Copies one entry to a free name; of a directory, not what it holds."""
     found = os.lstat(source)

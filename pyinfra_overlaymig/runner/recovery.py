@@ -13,6 +13,7 @@ from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, RESERVE, RUN, ST
 from pyinfra_overlaymig.runner import (
     catch_up,
     confirm,
+    data_mounts,
     evidence,
     files,
     finish,
@@ -78,6 +79,7 @@ def recover(*, live: bool, going_back: bool = False) -> None:
     Not ``live``: the current generation is not running yet; then only files are mended. ``going_back``: to one that
     can be assembled, where the current one cannot be.
     """
+    data_mounts.follow()
     if not store.whole(store.current()):
         if going_back:
             _sweep(live=live)

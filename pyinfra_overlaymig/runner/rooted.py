@@ -7,6 +7,10 @@ from __future__ import annotations
 import errno
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _MOST_LINKS = 40
 
 
@@ -14,6 +18,16 @@ def resolve(root: str, path: str) -> str:
     """Where ``path`` (absolute, as seen in ``root``) lies, as this process sees it; what is missing stays as it is
     named.
     """
+    return root + follow(path, lambda place: link(root + place))
+
+
+def link(path: str) -> str:
+    """What the link at ``path`` says, empty where none is."""
+    return os.readlink(path) if os.path.islink(path) else ""
+
+
+def follow(path: str, link_at: Callable[[str], str]) -> str:
+    """The same in any tree of which somebody knows the links: ``link_at`` answers with nothing where none is."""
     left, found, followed = path.split("/"), [""], 0
     left.reverse()
     while left:
@@ -23,15 +37,14 @@ def resolve(root: str, path: str) -> str:
         if name == "..":
             found = found[:-1] or [""]
             continue
-        here = f"{root}{'/'.join(found)}/{name}"
-        if not os.path.islink(here):
+        target = link_at(f"{'/'.join(found)}/{name}")
+        if not target:
             found.append(name)
             continue
         followed += 1
         if followed > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        target = os.readlink(here)
         if target.startswith("/"):
             found = [""]
         left += reversed(target.split("/"))
-    return root + "/".join(found)
+    return "/".join(found)

@@ -15,7 +15,7 @@ import os
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import DATA, ROLLBACK, SNAPSHOTS, STAGING, STATE, SYSTEM
-from pyinfra_overlaymig.runner import copies, files, owners, services, store, trees
+from pyinfra_overlaymig.runner import copies, data_mounts, files, owners, services, store, trees
 from pyinfra_overlaymig.runner.say import refused, say
 
 TYPE_CHECKING = False
@@ -99,6 +99,8 @@ def restore(stack: tuple[str, ...]) -> None:
             "none of the layers that would go has a snapshot of state",
             "leave --restore-state out; a migration has one that says: snapshot: true",
         )
+    for name in found:
+        _refuse_mounts(name, STATE + octal.unescape_text(name))
     files.make_dirs(f"{ROLLBACK}/state")
     # What lies in another state path comes after that.
     found = dict(sorted(found.items()))
@@ -113,6 +115,17 @@ def restore(stack: tuple[str, ...]) -> None:
     # A service of either generation may write to these paths.
     paths = [octal.unescape_text(name) for name in found]
     files.write_lines(f"{ROLLBACK}/services", sorted({*services.of(paths, before), *services.of(paths, stack)}))
+
+
+def _refuse_mounts(name: str, live: str) -> None:
+    """The whole path is renamed."""
+    mounted = data_mounts.on(live)
+    if mounted or (files.there(live) and os.lstat(live).st_dev != os.lstat(SYSTEM).st_dev):
+        raise refused(
+            f"state path {name} is, or holds, a file system of its own ({mounted[0] if mounted else live}): its"
+            " snapshot cannot take its place in one step",
+            f"unmount it, or leave --restore-state out; the snapshot lies in {SNAPSHOTS}",
+        )
 
 
 def _found(layers: list[str]) -> dict[str, str]:

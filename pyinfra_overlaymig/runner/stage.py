@@ -162,7 +162,7 @@ def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
     if code == 0:
         session.inodes(stage.upper, stage.root, "")
         stage_state.read(stage, kept, mounted, session)
-        stage_state.link(stage)
+        stage_state.link(stage, mounted)
     return code
 
 

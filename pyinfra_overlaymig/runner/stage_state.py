@@ -11,9 +11,10 @@ import os
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.format.paths import STATE
+from pyinfra_overlaymig.format.paths import DATA, STATE
 from pyinfra_overlaymig.runner import (
     copies,
+    data_mounts,
     files,
     linux,
     mounts,
@@ -29,6 +30,8 @@ from pyinfra_overlaymig.runner.say import Leave, refused, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pyinfra_overlaymig.runner.audit.session import Session
     from pyinfra_overlaymig.runner.stage import Stage
 
@@ -52,8 +55,9 @@ def mount(stage: Stage, kept: list[str]) -> dict[str, Mounted]:
         directory = f"{stage.directory}/state/{number}"
         place = state_places.place(stage.root, path)
         files.make_dirs(directory)
-        if path not in stage.plan.state_links and _is_the_scripts(stage, path, place):
+        if _is_the_scripts(stage, path, place):
             continue
+        _refuse_other_file_system(directory, path)
         if path in stage.plan.state and place not in (path, STATE + path):
             say(f"state path {octal.escape_text(path)} is {octal.escape_text(place)}, where links lead")
         _mount(directory, path, stage.root + place, known)
@@ -67,6 +71,19 @@ def _is_the_scripts(stage: Stage, path: str, place: str) -> bool:
     return not files.there(STATE + path) and not files.there(os.path.dirname(stage.root + place))
 
 
+def _refuse_other_file_system(directory: str, path: str) -> None:
+    """One that is new is renamed into its place after the commit."""
+    if files.there(STATE + path):
+        return
+    above = next(f"{STATE}/{one}" for one in (*trees.parents(path[1:]), "") if files.there(f"{STATE}/{one}"))
+    if os.lstat(above).st_dev != os.lstat(directory).st_dev:
+        raise refused(
+            f"state path {octal.escape_text(path)} would begin in {octal.escape_text(above)}, which is on another file"
+            " system than /data/system",
+            f"have {DATA} hold both, or name a state path that does not lie there",
+        )
+
+
 def _mount(directory: str, path: str, contents: str, known: set[str]) -> None:
     files.make_dirs(f"{directory}/upper", f"{directory}/work", contents)
     if files.plain_dir(STATE + path):
@@ -76,8 +93,12 @@ def _mount(directory: str, path: str, contents: str, known: set[str]) -> None:
     if os.path.islink(f"{directory}/lower") and not state_merge.is_known(path, known):
         state_merge.fill(contents, path, f"{directory}/upper", known)
     else:
-        copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper")
+        copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper", times=True)
     mounts.mount_over(directory, contents, "volatile", flags=MS_NODEV)
+    # An overlay shows nothing of what is mounted in what it lies over.
+    for place in data_mounts.on(STATE + path):
+        if place != STATE + path and files.plain_dir(there := contents + place[len(STATE + path) :]):
+            mounts.bind_read_only(place, there)
 
 
 def settle(stage: Stage, kept: list[str]) -> None:
@@ -95,7 +116,7 @@ def read(stage: Stage, kept: list[str], mounted: dict[str, Mounted], session: Se
         place = state_places.place(stage.root, path)
         contents = stage.root + place
         if path not in mounted:
-            _read_made(directory, stage.root, place)
+            _read_made(directory, stage.root, place, linked=path in stage.plan.state_links)
             continue
         if os.stat(contents).st_dev != mounted[path].device:
             _refuse_hidden(path, place, contents)
@@ -108,9 +129,11 @@ def read(stage: Stage, kept: list[str], mounted: dict[str, Mounted], session: Se
                 _refuse_link_within(path, contents)
 
 
-def _read_made(directory: str, root: str, place: str) -> None:
-    """What a script made itself: moved out of the layer, once nothing is mounted; a copy where the stack has it too."""
-    if topmost.directory(place[1:]):
+def _read_made(directory: str, root: str, place: str, *, linked: bool) -> None:
+    """What a script made itself: moved out of the layer, once nothing is mounted. A copy where the stack has it too, or
+    it gives way to a link.
+    """
+    if linked or topmost.directory(place[1:]):
         copies.copy_tree(root + place, f"{directory}/tree")
     files.write_lines(f"{directory}/made", [octal.escape_text(place)])
 
@@ -144,14 +167,15 @@ def _is_new(directory: str) -> bool:
     return not os.path.islink(f"{directory}/lower")
 
 
-def link(stage: Stage) -> None:
+def link(stage: Stage, mounted: Collection[str]) -> None:
     """A state path that the manifest wants as a link is one in the layer, and no mount."""
     for path in stage.plan.state_links:
         above, _, name = path.rpartition("/")
         place = f"{rooted.resolve(stage.root, above)}/{name}"
         if os.path.islink(place) and os.readlink(place) == STATE + path:
             continue
-        linux.umount(rooted.resolve(stage.root, path))
+        if path in mounted:
+            linux.umount(rooted.resolve(stage.root, path))
         files.drop(place)
         os.symlink(STATE + path, place)
 

@@ -86,13 +86,21 @@ def into_place(source: str, path: str) -> None:
             directory, name = held.of(above)
             if stat_at(directory, name) is None:
                 os.mkdir(name, 0o700, dir_fd=directory)
-                if shown := topmost.directory(above):
-                    copies.take_metadata(shown, held.open(above), overlay=False)
-                elif not topmost.is_link(above):
-                    # Nothing here tells who may follow a link to what it stands for: state is reached by its place.
-                    os.chmod(name, 0o755, dir_fd=directory)
+                _take_metadata_of_place(above, held.open(above))
         directory, name = held.of(relative)
         os.rename(source, name, dst_dir_fd=directory)
+
+
+def _take_metadata_of_place(path: str, target: int) -> None:
+    """A directory above a state path; where links lead elsewhere, what lets nobody through there does not here."""
+    place = topmost.meant(path)
+    shown = topmost.directory(place)
+    if not shown:
+        os.chmod(target, 0o755)
+        return
+    copies.take_metadata(shown, target, overlay=False)
+    if place != path and topmost.is_closed(place):
+        os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) & ~stat.S_IRWXO)
 
 
 def _publish_snapshot(part: Part) -> None:
@@ -133,7 +141,7 @@ def _publish_changes(part: Part) -> None:
                     _put(f"{upper}/{path}", staged, directory, last)
         for line in files.lines(part.has("times")):
             time, _, name = line.partition(" ")
-            os.utime(held.open(octal.unescape_path(name)[2:]), ns=(int(time), int(time)))
+            copies.set_time(held.open(octal.unescape_path(name)[2:]), int(time))
 
 
 def names(file: str) -> list[str]:

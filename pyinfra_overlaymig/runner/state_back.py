@@ -84,7 +84,7 @@ def _restore_changes(part: Part) -> None:
             numbers = moves.get(("u", int(uid)), int(uid)), moves.get(("g", int(gid)), int(gid))
             copies.set_metadata(here, numbers, int(mode, 8), acls(found, moves), keep=copies.OVERLAY)
         for path, (time, _) in known.items():
-            os.utime(held.open(path, make=True), ns=(time, time))
+            copies.set_time(held.open(path, make=True), time)
 
 
 def _attributes(file: str) -> list[tuple[str, tuple[int, dict[str, bytes]]]]:

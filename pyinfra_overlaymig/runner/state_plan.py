@@ -52,7 +52,7 @@ def write(directory: str, live: str) -> None:
     if state_links.keep(upper, live, _live_kinds(live, kinds)):
         kinds = _upper_kinds(upper)
     found = decide(kinds, _live_kinds(live, kinds))
-    _refuse_other_file_systems(directory, live, found.dirs)
+    _refuse_unchangeable(directory, live, found)
     for path in (*found.had, *found.new):
         clean(f"{upper}/{path}")
     files.make_dirs(f"{directory}/old", mode=0o700)
@@ -102,16 +102,29 @@ def _live_kinds(live: str, upper: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _refuse_other_file_systems(directory: str, live: str, dirs: list[str]) -> None:
-    """Entries are renamed from one into the other: what cannot be renamed has to be known before the commit."""
+def _refuse_unchangeable(directory: str, live: str, found: Decision) -> None:
+    """Entries are renamed from one into the other: what cannot be has to be known before the commit."""
     device = os.lstat(directory).st_dev
-    for path in dirs:
-        place = trees.below(live, path)
+    for path in (*found.new, *found.had):
+        place = trees.below(live, path.rpartition("/")[0])
         if os.lstat(place).st_dev != device:
             raise Leave(
-                9, f"{place} is on another file system than /data/system: its state cannot be changed in one step",
-                "mount it on the state path's place itself, or have /data/state on one file system",
+                9, f"the install script changed {live}/{path}, which is on another file system than /data/system: that"
+                " cannot be done in one step",
+                "leave what is there to the service, or have /data/state on one file system",
             )  # fmt: skip
+    for path in found.dirs:
+        place = trees.below(live, path)
+        if os.statvfs(place).f_flag & os.ST_RDONLY and _differs(trees.below(f"{directory}/upper", path), place):
+            raise Leave(9, f"the install script changed {place}, which is read-only", "have it leave that alone")
+
+
+def _differs(one: str, other: str) -> bool:
+    is_now, was = os.lstat(one), os.lstat(other)
+    return (
+        (is_now.st_mode, is_now.st_uid, is_now.st_gid, is_now.st_mtime_ns)
+        != (was.st_mode, was.st_uid, was.st_gid, was.st_mtime_ns)
+    ) or copies.attributes(one, overlay=False) != copies.attributes(other, overlay=False)
 
 
 def clean(place: str) -> None:

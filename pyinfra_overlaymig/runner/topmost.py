@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from pyinfra_overlaymig.format.paths import LAYERS
-from pyinfra_overlaymig.runner import files, store
+from pyinfra_overlaymig.runner import files, rooted, store, trees
 
 
 def directory(path: str) -> str:
@@ -14,9 +15,15 @@ def directory(path: str) -> str:
     return place if files.plain_dir(place) else ""
 
 
-def is_link(path: str) -> bool:
-    """Whether the relative ``path`` is a link."""
-    return os.path.islink(_entry(path))
+def meant(path: str) -> str:
+    """The relative ``path`` without links: where they lead."""
+    return rooted.follow(f"/{path}", lambda place: rooted.link(_entry(place[1:])))[1:]
+
+
+def is_closed(path: str) -> bool:
+    """Whether a directory that holds the relative ``path`` lets nobody through."""
+    holders = filter(None, map(directory, trees.parents(path)))
+    return any(not os.lstat(one).st_mode & stat.S_IXOTH for one in holders)
 
 
 def _entry(path: str) -> str:
