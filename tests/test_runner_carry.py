@@ -50,3 +50,18 @@ def test_state_and_what_is_the_runners_own_stay() -> None:
 def test_odd_names_are_read_as_they_are() -> None:
     """The kernel escapes blanks, tabs, newlines and backslashes of a place."""
     assert mountinfo.unescape(r"/srv/a\040b\011c\012d\134e") == "/srv/a b\tc\nd\\e"
+
+
+def test_what_is_mounted_over_is_not_seen() -> None:
+    """The copy of /data that a switch leaves below the one that was moved, with all that hangs in it."""
+    mounts = [
+        mount(1, 0, "/"),
+        mount(2, 1, "/data"),
+        mount(3, 2, "/data/state/x"),
+        mount(4, 2, "/data"),
+        mount(5, 4, "/data/state/y"),
+        mount(6, 1, "/srv/a/b"),
+        mount(7, 1, "/srv/a"),
+        mount(8, 7, "/srv/a/c"),
+    ]
+    assert {one.id for one in mountinfo.visible(mounts).values()} == {1, 4, 5, 7, 8}

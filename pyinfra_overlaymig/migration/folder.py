@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, valid_id
+from pyinfra_overlaymig.format.paths import is_below
 from pyinfra_overlaymig.format.plan import SCRIPTS
 from pyinfra_overlaymig.migration.document import closest
-from pyinfra_overlaymig.migration.manifest import load_manifest
+from pyinfra_overlaymig.migration.manifest import Manifest, load_manifest
 from pyinfra_overlaymig.migration.model import Link, Member, Migration
 
 _PARTS = ("migration.yaml", *SCRIPTS, "files")
@@ -33,6 +34,7 @@ def load(path: Path | str) -> Migration:
     _check_parts(folder)
     manifest = load_manifest(folder / "migration.yaml", folder.name)
     members, links = _contents(folder)
+    _check_state(folder, manifest, members)
     return Migration(
         id=folder.name,
         folder=folder,
@@ -97,6 +99,19 @@ def _check_parts(folder: Path) -> None:
             raise InvalidMigration("must be a regular file", hint="copy it here", file=folder / name)
     if "files" in present and not stat.S_ISDIR((folder / "files").lstat().st_mode):
         raise InvalidMigration("must be a directory", hint="lay it out as /", file=folder / "files")
+
+
+def _check_state(folder: Path, manifest: Manifest, members: tuple[Member, ...]) -> None:
+    """State paths are directories; links among the files are followed on the machine."""
+    for path in manifest.state:
+        for member in members:
+            if is_below(f"files{path}", member.path):
+                raise InvalidMigration(
+                    f"state path {path!r}: {member.path} is no directory",
+                    hint="name the directory that it lies in",
+                    file=folder / "migration.yaml",
+                    line=manifest.lines.get("state"),
+                )
 
 
 def _contents(folder: Path) -> tuple[tuple[Member, ...], tuple[Link, ...]]:

@@ -7,9 +7,10 @@ from contextlib import suppress
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STAGING, STATE, is_below
-from pyinfra_overlaymig.runner import copies, directories, files, linux, mountinfo, state, state_places, store
+from pyinfra_overlaymig.runner import copies, directories, files, linux, mountinfo, state_places, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_MOVE, MS_REC
 from pyinfra_overlaymig.runner.say import warn
+from pyinfra_overlaymig.runner.state import into_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def carry(new: str) -> None:
     places = {*kept, *store.state_paths()}
     files.write_lines(f"{_STATE}.new", sorted(map(octal.escape_text, places)))
     there = mountinfo.read(1)
-    mounts = [one for one in to_carry(there, {*places, *_paths(_STATE)}) if not _comes_with_state(one, kept, there)]
+    state = {*places, *_paths(_STATE)}
+    mounts = [one for one in to_carry(there, state) if not _came_with_state(one, state, there)]
     files.write_lines(_CARRIED, [f"{one.id} {octal.escape_text(one.place)}" for one in mounts])
     for place in sorted({*kept, *(one.place for one in mounts)}, key=os.fsencode):
         if place in kept:
@@ -78,13 +80,11 @@ def _places(new: str) -> dict[str, str]:
     return found
 
 
-def _comes_with_state(one: Mount, kept: dict[str, str], there: list[Mount]) -> bool:
-    """Whether it is what is mounted below /data/state, which is bound with the state path that it lies in."""
-    for place, path in kept.items():
-        if is_below(one.place, place):
-            source = STATE + path + one.place[len(place) :]
-            return any((other.place, other.device, other.root) == (source, one.device, one.root) for other in there)
-    return False
+def _came_with_state(one: Mount, state: set[str], there: list[Mount]) -> bool:
+    """Whether it is what is mounted below /data/state, which was bound with the state path that it lies in."""
+    if not any(is_below(one.place, place) for place in state):
+        return False
+    return any(is_below(other.place, STATE) and (other.device, other.root) == (one.device, one.root) for other in there)
 
 
 def _paths(file: str) -> list[str]:
@@ -108,7 +108,7 @@ def _begin(path: str, place: str) -> None:
         copies.copy_tree(place, new)
     else:
         os.mkdir(new, 0o755)
-    state.into_place(new, path)
+    into_place(new, path)
 
 
 def _make_place(source: str, place: str) -> None:

@@ -30,8 +30,7 @@ def follow() -> None:
 
 
 def _below(mounts: list[Mount]) -> dict[str, Mount]:
-    """Of several at one place, the last one."""
-    return {one.place: one for one in mounts if one.place.startswith(f"{DATA}/")}
+    return {place: one for place, one in mountinfo.visible(mounts).items() if place.startswith(f"{DATA}/")}
 
 
 def _alike(one: Mount, other: Mount) -> bool:

@@ -47,6 +47,27 @@ def at(place: str, pid: int | str = "self") -> Mount | None:
     return found[-1] if found else None
 
 
+def visible(mounts: list[Mount]) -> dict[str, Mount]:
+    """By its place, each that can be reached: nothing was mounted over it, nor over a directory that it is below."""
+    children: dict[int, list[Mount]] = {}
+    for one in mounts:
+        children.setdefault(one.parent, []).append(one)
+    ids = {one.id for one in mounts}
+    found: dict[str, Mount] = {}
+    waiting = [one for one in mounts if one.parent not in ids]
+    while waiting:
+        here = waiting.pop()
+        found[here.place] = here
+        held = children.get(here.id, [])
+        # Of two on the same mount, the one above came later: else the other one would be on it.
+        waiting += [one for one in held if not any(one is not other and _holds(other, one) for other in held)]
+    return found
+
+
+def _holds(one: Mount, other: Mount) -> bool:
+    return other.place.startswith(f"{one.place.rstrip('/')}/")
+
+
 def is_mount(path: str) -> bool:
     """Whether something is mounted at ``path``; not so where it is a link."""
     return at(os.path.normpath(path)) is not None

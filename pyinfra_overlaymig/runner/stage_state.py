@@ -62,6 +62,10 @@ def mount(stage: Stage, kept: list[str]) -> dict[str, Mounted]:
             say(f"state path {octal.escape_text(path)} is {octal.escape_text(place)}, where links lead")
         _mount(directory, path, stage.root + place, known)
         mounted[path] = Mounted(place, os.stat(stage.root + place).st_dev)
+    for path in set(stage.plan.state).difference(kept):
+        place = stage.root + state_places.place(stage.root, path)
+        if files.plain_dir(os.path.dirname(place)):
+            files.make_dirs(place)
     linux.mount(None, f"{stage.root}/data", flags=_READ_ONLY)
     return mounted
 
@@ -105,7 +109,7 @@ def settle(stage: Stage, kept: list[str]) -> None:
     """After the script, which may have made links: each can be somewhere, and is there."""
     if why := state_places.troubles(stage.root, kept, stage.plan.state):
         raise Leave(9, f"after the install script, {why[0]}", why[1])
-    for path in kept:
+    for path in (*kept, *stage.plan.state):
         files.make_dirs(stage.root + state_places.place(stage.root, path))
 
 

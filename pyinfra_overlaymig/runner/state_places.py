@@ -73,6 +73,11 @@ def troubles(root: str, paths: Iterable[str], declared: Iterable[str]) -> Troubl
             return why
         found[path] = place(root, path)
     for path in declared:
+        if path not in found:
+            # It lies in another one.
+            if why := _trouble_of_state(path, octal.escape_text(path)):
+                return why
+            continue
         for other, there in found.items():
             if path != other and (why := _meeting((path, found[path]), (other, there))):
                 return why
