@@ -102,7 +102,8 @@ def _mount(directory: str, path: str, contents: str, known: set[str]) -> None:
     # An overlay shows nothing of what is mounted in what it lies over.
     for place in data_mounts.on(STATE + path):
         if place != STATE + path and files.plain_dir(there := contents + place[len(STATE + path) :]):
-            mounts.bind_read_only(place, there)
+            linux.mount(place, there, flags=MS_BIND)
+            linux.mount(None, there, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV)
 
 
 def settle(stage: Stage, kept: list[str]) -> None:
