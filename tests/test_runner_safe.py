@@ -346,34 +346,6 @@ def test_files_have_the_time_of_the_apply(fresh: Rig) -> None:
     assert fresh.sh("stat -c '%Y %a %n' /opt /usr/lib /etc; readlink /lib").splitlines()[2:] == before[2:]
 
 
-def test_counter_is_exact_over_switches(fresh: Rig) -> None:
-    """A program that reads, adds one and renames into place, all the time: nothing is lost, and nothing fails."""
-    counter = """
-    echo 0 >/srv/cnt; done=0
-    while [ ! -e /run/enough ]; do
-        n=$(cat /srv/cnt); echo $((n+1)) >/srv/cnt.new && mv /srv/cnt.new /srv/cnt || exit 1
-        done=$((done+1))
-    done
-    echo $done
-    """
-    with subprocess.Popen(
-        fresh.machine.enter("/bin/sh", "-c", counter), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as counting:
-        assert counting.stdout
-        try:
-            fresh.sh("until [ -s /srv/cnt ]; do sleep 0.1; done")
-            assert fresh.apply("20250101-001_one", "echo 1 >/etc/one").code == 0
-            for goal in ("0", "20250101-001_one") * 10:
-                done = fresh.run(RUNNER, "rollback", goal)
-                assert (done.code, "did not stand still" in done.text) == (0, False), done.text
-        finally:
-            fresh.sh(": >/run/enough")
-        said = counting.stdout.read().decode()
-        assert counting.wait(60) == 0, said
-    assert int(said) > 20
-    assert int(fresh.sh("cat /srv/cnt")) == int(said)
-
-
 @pytest.mark.parametrize("how", ["limit", "TERM"])
 def test_capture_of_a_huge_file_can_be_ended(safe: Rig, how: str) -> None:
     """A sparse file of 120 GB takes long to digest: the limit and TERM hold there as well."""

@@ -25,6 +25,13 @@ _STOPS = 0.002
 _LOOK = 0.0002
 _ROUNDS = 10
 """How often those that were forked meanwhile are looked for; a fork is over long before."""
+_CHANGE_NO_NAME = {
+    "x86_64": (0, 1, 17, 18, 19, 20, 26, 74, 75, 162, 277),
+    "aarch64": (63, 64, 65, 66, 67, 68, 69, 70, 81, 82, 83, 84, 227, 267),
+}
+"""The numbers of read, write and their like, fsync, fdatasync, msync, sync, sync_file_range and syncfs; of x86_64,
+those that are nothing else in programs of 32 bits.
+"""
 
 
 class Free(NamedTuple):
@@ -35,7 +42,7 @@ class Free(NamedTuple):
 
 
 class Standstill:
-    """All threads of the processes whose root is that of process 1; a context manager.
+    """All threads of the processes whose root is that of process 1, or below it; a context manager.
 
     It is a child that holds them: what did not stop in time would stop later, and only the end of who asked for it
     takes that back.
@@ -85,7 +92,8 @@ class _Holder:
         self.held: set[int] = set()
         self.free: dict[int, Free] = {}
         self._ptrace = linux.ptrace()
-        self._root = os.stat("/proc/1/root/.")
+        self._device = os.stat("/proc/1/root/.").st_dev
+        self._own = (os.getpid(), os.getppid())
         self._candidates = self._processes()
 
     def hold(self) -> None:
@@ -110,7 +118,7 @@ class _Holder:
         return [pid for name in os.listdir("/proc") if name.isdecimal() and self._is_of_root(pid := int(name))]
 
     def _is_of_root(self, pid: int) -> bool:
-        if pid == os.getpid():
+        if pid in self._own:
             return False
         try:
             # Threads of the kernel, and what has ended, have no program.
@@ -118,7 +126,8 @@ class _Holder:
             found = os.stat(f"/proc/{pid}/root/.")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             return False
-        return (found.st_dev, found.st_ino) == (self._root.st_dev, self._root.st_ino)
+        # Also what is chrooted below it: it stays in the root that goes, and what it wrote until now is brought over.
+        return found.st_dev == self._device
 
     def _hold(self, threads: list[int]) -> None:
         asked = [thread for thread in threads if self._ask(thread)]
@@ -128,7 +137,7 @@ class _Holder:
                 self._give_up(asked)
                 return
             if time.monotonic() > begun + _STOPS:
-                asked = [thread for thread in asked if not self._waits_for_held(thread)]
+                asked = [one for one in asked if not _changes_no_name(one) and not self._waits_for_held(one)]
             # wait(2) has no limit of its own, and a stop has no descriptor.
             time.sleep(_LOOK)
 
@@ -166,6 +175,17 @@ class _Holder:
     def _give_up(self, threads: list[int]) -> None:
         for thread in threads:
             self.free[thread] = Free(thread, "it is deep in the kernel")
+
+
+def _changes_no_name(thread: int) -> bool:
+    """Whether it waits for the disk in a call that makes, renames and removes nothing: it stops at the end of that, and
+    what it writes there goes to a file that both roots have.
+    """
+    try:
+        number = files.first_line(f"/proc/{thread}/syscall").partition(" ")[0]
+    except (ProcessLookupError, PermissionError):
+        return False
+    return number.isdecimal() and int(number) in _CHANGE_NO_NAME.get(os.uname().machine, ())
 
 
 def _tracer(thread: int) -> int | None:
