@@ -11,13 +11,15 @@ from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import NOWHERE, RUN, STATE
 from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, state_merge, store
 from pyinfra_overlaymig.runner.clock import Deadline
-from pyinfra_overlaymig.runner.say import Leave
+from pyinfra_overlaymig.runner.say import Leave, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyinfra_overlaymig.runner.stage import Stage
 
 _SPARSE = "files of many gigabytes take their time, holes too: make them when a service starts, or set a larger timeout"
+_SILENCE = 5.0
+"""Seconds."""
 _NAME = re.compile(r"[a-z][A-Za-z0-9._-]*")
 
 
@@ -39,12 +41,24 @@ def _capture(stage: Stage) -> None:
     files.drop(*(f"{stage.upper}/{path}" for path in NOWHERE))
     if stage.plan.state_auto:
         _find_state(stage, lower)
-    found = compare.compare(stage.upper, lower)
+    found = compare.compare(stage.upper, lower, check=_Progress().tell)
     compare.prune(stage.upper, found)
     for name, paths in (("times", found.times), ("unchanged", found.unchanged), ("unchanged.dirs", found.carriers)):
         files.write_lines(f"{lists}/{name}", paths)
     files.write_lines(f"{stage.directory}/changes.list.new", [change.line() for change in found.changes])
     os.rename(f"{stage.directory}/changes.list.new", f"{stage.directory}/changes.list")
+
+
+class _Progress:
+    """Says now and then how much of the large files is read."""
+
+    def __init__(self) -> None:
+        self.deadline = Deadline(_SILENCE)
+
+    def tell(self, done: int, total: int) -> None:
+        if total and self.deadline.over():
+            self.deadline = Deadline(_SILENCE)
+            say(f"reading what it changed: {done / 1e9:.1f} of {total / 1e9:.1f} GB")
 
 
 def _find_state(stage: Stage, lower: str) -> None:

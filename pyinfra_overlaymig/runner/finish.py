@@ -29,6 +29,7 @@ from pyinfra_overlaymig.runner import (
 )
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import now
+from pyinfra_overlaymig.runner.output import Output
 from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
 
 _ENVIRONMENT = {"PATH": spawn.PATH, "HOME": "/root", "LANG": "C.UTF-8"}
@@ -100,7 +101,7 @@ def verify(id: str) -> None:
 
 def _verify_once(id: str, script: str, limit: int) -> str:
     """Why it failed, in words; nothing where it did not."""
-    code = spawn.run([script], env={**_ENVIRONMENT, "MIGRATION_ID": id}, root=LIVE, seconds=limit)
+    code = spawn.run([script], env={**_ENVIRONMENT, "MIGRATION_ID": id}, root=LIVE, seconds=limit, said=Output())
     if code == 0:
         return ""
     return f"did not end within its limit of {limit} s" if code == spawn.LATE else f"failed with status {code}"

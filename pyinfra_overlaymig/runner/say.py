@@ -58,7 +58,11 @@ def warn(text: str) -> None:
 
 def write(descriptor: int, text: str) -> None:
     """``text`` to a descriptor, without a buffer: it is there when the next line of whatever runs is."""
-    data = text.encode("utf-8", "surrogateescape")
+    write_bytes(descriptor, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(descriptor: int, data: bytes) -> None:
+    """As `write`, of bytes as they are."""
     try:
         while data:
             data = data[os.write(descriptor, data) :]

@@ -15,6 +15,8 @@ from pyinfra_overlaymig.runner.say import unable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyinfra_overlaymig.format.plan import Plan
     from pyinfra_overlaymig.runner.stage import Stage
 
@@ -68,11 +70,14 @@ def _record(stage: Stage, generation: int) -> record.Record:
     )
 
 
-def commit(stage: Stage) -> None:
-    """Seals the stage and makes a generation with it current: the commit point is the last thing here."""
+def commit(stage: Stage, ready: Callable[[], object] = lambda: None) -> None:
+    """Seals the stage and makes a generation with it current: the commit point is the last thing here, after ``ready``
+    was told.
+    """
     generation = store.newest() + 1
     seal(stage, generation)
     store.write_generation(generation, (*store.stack(), stage.id))
     # All that the commit names has to be on the disk before it: a rename alone can outrun a file's contents.
     linux.syncfs(SYSTEM)
+    ready()
     store.set_current(generation)

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pyinfra_overlaymig.runner.output import Output
+
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 """The distribution's own programs first: what a layer has in /usr/local may be anything."""
 LATE = 124
@@ -147,22 +149,31 @@ def run(
     grace: float = 5.0,
     quiet: bool = False,
     stdin: bytes = b"",
+    said: Output | None = None,
 ) -> int:
     """Runs a program to its end, in a session of its own; its status, `LATE` where it took longer than ``seconds``.
 
-    At its limit it gets TERM with all of its group, KILL after ``grace``. ``quiet``: what it says is dropped.
+    At its limit it gets TERM with all of its group, KILL after ``grace``. ``quiet``: what it says is dropped; ``said``:
+    goes through that.
     """
 
     def program() -> None:
         os.setsid()
         _streams(stdin, quiet=quiet)
+        if said:
+            said.connect()
         become(argv, env, root)
 
-    child = fork(program)
-    code = wait(child, Deadline(seconds))
+    child, deadline = fork(program), Deadline(seconds)
+    if said:
+        said.begun()
+        said.take_until(child.pidfd, deadline)
+    code = wait(child, deadline)
     if code is None:
         _end(child, grace)
-        return LATE
+        code = LATE
+    if said:
+        said.end()
     return code
 
 

@@ -25,6 +25,7 @@ from pyinfra_overlaymig.runner import (
 )
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import Deadline
+from pyinfra_overlaymig.runner.output import Output
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
@@ -154,8 +155,6 @@ def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
     session.places(stage.root, {path: one.place for path, one in mounted.items()})
     code = _script(stage, seconds)
     files.write_plain(f"{stage.directory}/script", f"{code}\n")
-    # What the script left running ends before anything is read from the stage.
-    _end_all()
     if code == 0:
         stage_state.settle(stage, kept)
     session.unwatched()
@@ -172,6 +171,7 @@ def _script(stage: Stage, seconds: int) -> int:
     def program() -> None:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        said.connect()
         confinement.enter(stage.root)
         spawn.become(["/run/migration/install.sh"], {**_ENVIRONMENT, "MIGRATION_ID": stage.id})
 
@@ -181,30 +181,39 @@ def _script(stage: Stage, seconds: int) -> int:
     told, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+    said = Output()
     script = spawn.fork(program)
-    code = _reap(script.pid, told, Deadline(seconds))
+    said.begun()
+    code = _reap(script.pid, told, said, Deadline(seconds))
     if code is None:
         files.mark(f"{stage.directory}/timeout")
         os.killpg(script.pid, signal.SIGTERM)
-        code = _reap(script.pid, told, Deadline(_GRACE))
+        code = _reap(script.pid, told, said, Deadline(_GRACE))
     signal.set_wakeup_fd(-1)
+    # What the script left running ends before anything is read from the stage.
+    _end_all()
+    said.end()
     return spawn.LATE if code is None or files.there(f"{stage.directory}/timeout") else code
 
 
-def _reap(wanted: int, told: int, deadline: Deadline) -> int | None:
+def _reap(wanted: int, told: int, said: Output, deadline: Deadline) -> int | None:
     """Takes every process away that ends, until the ``wanted`` one does: its status; None when that takes too long."""
     import select
 
     poll = select.poll()
     poll.register(told, select.POLLIN)
+    poll.register(said.told, select.POLLIN)
     while True:
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             if found[0] == wanted:
                 return spawn.status(found[1])
         if deadline.over():
             return None
-        poll.poll(deadline.milliseconds())
+        ready = [descriptor for descriptor, _ in poll.poll(deadline.milliseconds())]
         linux.drain(told)
+        if said.told in ready and not said.take():
+            # It has closed its output, and goes on.
+            poll.unregister(said.told)
 
 
 def _end_all() -> None:

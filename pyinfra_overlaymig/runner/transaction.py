@@ -84,7 +84,7 @@ def run(id: str, plan: Plan, limits: Limits) -> int:
     try:
         _apply(one)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is undone, and then told by its code
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _ignore()
         code = _undo(one, _code_of(error))
     else:
         say(f"{id} is applied, generation {store.current()} is running")
@@ -94,7 +94,13 @@ def run(id: str, plan: Plan, limits: Limits) -> int:
 
 
 def _interrupt(*_: object) -> None:
+    # Once is enough: what is ended now is waited for.
+    _ignore()
     raise Leave(_INTERRUPTED)
+
+
+def _ignore() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _code_of(error: BaseException) -> int:
@@ -118,9 +124,8 @@ def _apply(one: Transaction) -> None:
     state.plan(one.directory)
     changes = files.read(f"{one.directory}/changes.list").count("\n")
     say(f"sealing {changes} changes")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     one.phase = Phase.COMMIT
-    seal.commit(one.stage)
+    seal.commit(one.stage, _ignore)
     one.phase = Phase.FINISH
     finish.finish(one.id)
 
@@ -190,7 +195,7 @@ def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:
 def _adopt(one: Transaction, conflicts: tuple[Change, ...]) -> None:
     """It becomes a layer of its own, and the script runs once more, over that."""
     # An interrupt comes to the stage, before and after it.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _ignore()
     label = one.id.partition("_")[2]
     if not attempt(lambda: adopt.adopt(label, conflicts)):
         warn("the drift was not adopted")
