@@ -28,7 +28,7 @@ def said(tmp_path: Path, data: bytes, head: int, tail: int) -> bytes:
         output = Output(head, tail)
         writer = os.fork()
         if writer == 0:
-            with open(output.tells, "wb") as file:
+            with os.fdopen(output.tells, "wb") as file:
                 file.write(data)
             os._exit(0)
         output.begun()
@@ -100,7 +100,7 @@ def test_output_has_bounds(rig: Rig, what: str) -> None:
 
 @pytest.mark.parametrize("word", ["running the install", "capturing", "sealing"])
 def test_ctrl_c_ends_each_phase(rig: Rig, word: str) -> None:
-    """In the script, the comparison, the split of state and the seal, told twice: soon, and the machine is as before."""
+    """In the script, the comparison, the split of state and the seal, told twice: soon, and all is as before."""
     before = rig.tree()
     script = "i=0; while [ $((i += 1)) -le 4000 ]; do echo $i >/srv/app/$i; echo $i >/opt/$i; done"
     bundle = rig.migration(ID, script, state=["/srv/app"])
