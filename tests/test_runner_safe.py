@@ -195,6 +195,12 @@ def test_arguments_are_no_paths(safe: Rig) -> None:
         assert safe.run(RUNNER, "rollback", argument).code in (4, 100), argument
         assert safe.run(RUNNER, "diff", argument).code in (4, 100), argument
         assert safe.run(RUNNER, "capture", argument, "true").code in (4, 100), argument
+    # And what a terminal would obey is shown, not sent.
+    for argument in ("\033[2J", "\udcff\udc9b", "\u202e", "9" * 5000, "\u0661"):
+        for verb in (["rollback"], ["diff"], ["drift", "discard"], ["apply", "--confirm"], ["\033[2J"]):
+            done = safe.run(RUNNER, *verb, argument)
+            assert done.code in (4, 100), (verb, argument, done.text)
+            assert not {"\033", "\u202e", "\ufffd", "Traceback"} & {*done.text, *done.text.split()}, (verb, argument)
     assert safe.tree() ^ before == frozenset()
 
 

@@ -123,7 +123,7 @@ def _collect(text_: str) -> dict[str, list[str]]:
             raise FormatError(f"the plan has a line of {key!r}, which is unknown")
         found[key].append(value)
     if found["format"] != [str(FORMAT)]:
-        raise FormatError(f"the plan has format {' '.join(found['format'])}, this program reads {FORMAT}")
+        raise FormatError(f"the plan has format {' '.join(found['format'])!r}, this program reads {FORMAT}")
     return found
 
 

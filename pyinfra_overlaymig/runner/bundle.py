@@ -6,6 +6,7 @@ import errno
 import gzip
 import hashlib
 import os
+import struct
 import tarfile
 import zlib
 from typing import NamedTuple
@@ -24,6 +25,18 @@ _ALONE = ("plan", "limits", "install.sh", "verify.sh", "sums")
 _NEEDED = ("plan", "limits", "install.sh", "sums")
 _TREES = ("files", "services")
 _PIECE = 1 << 20
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
+_ABOUT = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+_READ = ("plan", "limits", "sums")
+_LONGEST_ABOUT, _LONGEST_TEXT, _LONGEST_END = 1 << 16, 64 << 20, 4 << 20
+"""Bytes: of a header about the next one, of what is read at once, of what follows an archive's end."""
+_LEFT, _INODES_LEFT = 64 << 20, 2048
+"""What preflight wants to be free afterwards."""
+_NO_ARCHIVE = (ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, struct.error)
+"""What tarfile says, besides its own errors, of headers that nothing wrote."""
 _NO_ROOM = "remove what is not needed, or make the volume larger"
 
 
@@ -50,29 +63,61 @@ def receive(directory: str, source: int = 0) -> Bundle:
     came = _Came({}, {}, set())
     try:
         with os.fdopen(source, "rb", closefd=False) as stream, gzip.GzipFile(fileobj=stream) as packed:
-            with tarfile.open(fileobj=packed, mode="r|") as archive:
+            with tarfile.open(fileobj=packed, mode="r|", tarinfo=_Member) as archive:
                 for member in archive:
                     _unpack(archive, member, directory, came)
-            # An archive ends before its packing does, whose checksum is the last that comes.
-            while packed.read(_PIECE):
-                continue
-    except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
-        raise invalid(
-            f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again"
-        ) from error
+            _read_end(packed)
     except OSError as error:
         raise _unpacking_failed(error) from error
+    except (tarfile.TarError, EOFError, zlib.error, *_NO_ARCHIVE) as error:
+        raise _no_bundle(error) from error
     for name in _NEEDED:
         if name not in came.files:
             raise invalid(f"the bundle lacks {name}", "pack it with this version of overlaymig")
     return _checked(directory, came)
 
 
+class _Member(tarfile.TarInfo):
+    """A member's header. What describes the next one is read into memory, as much of it as it says."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in _ABOUT and self.size > _LONGEST_ABOUT):
+            raise tarfile.ReadError(f"it has a header of {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+def _read_end(packed: gzip.GzipFile) -> None:
+    """An archive ends before its packing does, whose checksum is the last that comes."""
+    for _ in range(_LONGEST_END // _PIECE):
+        if not packed.read(_PIECE):
+            return
+    raise ValueError("it goes on after its end")
+
+
 def _unpacking_failed(error: OSError) -> Leave:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return refused(f"there is no room in {DATA} for the bundle", _NO_ROOM)
+        return _no_room()
     # gzip's own errors are of this kind, too.
+    return _no_bundle(error)
+
+
+def _no_bundle(error: Exception) -> Leave:
     return invalid(f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again")
+
+
+def _no_room() -> Leave:
+    return refused(f"there is no room in {DATA} for the bundle", _NO_ROOM)
+
+
+def _refuse_what_is_too_large(member: tarfile.TarInfo, directory: str) -> None:
+    """A few kilobytes can unpack to a full disk, on which services live too."""
+    if member.name in _READ and member.size > _LONGEST_TEXT:
+        raise ValueError(f"its {member.name} has {member.size} bytes")
+    found = os.statvfs(directory)
+    # A file system that counts no inodes (btrfs) says it has none at all.
+    if member.size + _LEFT > found.f_bavail * found.f_frsize or (found.f_files > 0 and found.f_ffree < _INODES_LEFT):
+        raise _no_room()
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str, came: _Came) -> None:
@@ -82,6 +127,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str, c
     inside = parts[0] in _TREES or (len(parts) == 1 and name in _ALONE)
     if not inside or not rules.inside(name) or (len(parts) > 1 and os.path.dirname(name) not in came.directories):
         raise ValueError(f"it holds {name!r}, which is no part of one")
+    _refuse_what_is_too_large(member, directory)
     target = f"{directory}/{name}"
     if member.isdir():
         os.mkdir(target, 0o755)
@@ -89,7 +135,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str, c
     elif member.issym() and parts[0] == "files" and len(parts) > 1:
         os.symlink(member.linkname, target)
         came.links[name] = member.linkname
-    elif member.isreg() and not (parts[0] in _TREES and len(parts) == 1):
+    elif member.type in _PLAIN and not member.issparse() and not (parts[0] in _TREES and len(parts) == 1):
         came.files[name] = (member.mode, _write(archive, member, target))
     else:
         raise ValueError(f"it holds {name!r}, which is neither a file, a directory nor a link")
@@ -130,11 +176,11 @@ def _sums(text: str) -> dict[str, str]:
     for line in text.removesuffix("\n").split("\n"):
         marked = line.startswith("\\")
         digest, _, name = line.removeprefix("\\").partition("  ")
-        found[_plain(name) if marked else name] = digest
+        found[_unescaped(name) if marked else name] = digest
     return found
 
 
-def _plain(name: str) -> str:
+def _unescaped(name: str) -> str:
     pieces = name.split("\\\\")
     return "\\".join(piece.replace("\\n", "\n").replace("\\r", "\r") for piece in pieces)
 

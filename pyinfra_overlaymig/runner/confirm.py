@@ -11,6 +11,7 @@ Without it within the limit, the machine goes back by itself.
 from __future__ import annotations
 
 import os
+import re
 import select
 
 from pyinfra_overlaymig.format.paths import RUN
@@ -19,12 +20,13 @@ from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import say, usage, warn
 
 HERE = f"{RUN}/confirm"
+_SECONDS = re.compile(r"[1-9][0-9]{0,9}")
 _LONGEST = 999
 
 
 def seconds(text: str) -> int:
     """The limit that ``text`` says; leaves with 100 unless it can be one."""
-    if text.isdecimal() and not text.startswith("0") and int(text) <= _LONGEST:
+    if _SECONDS.fullmatch(text) and int(text) <= _LONGEST:
         return int(text)
     raise usage(f"--confirm takes seconds, not '{text}'", "system-migrate apply --confirm 60 FILE")
 

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_ERROR = 2
+
+
 class Leave(Exception):
     """Leaves the verb with exit ``code``, having said ``what`` is wrong and a ``hint`` what to do."""
 
@@ -48,7 +51,7 @@ def unable(what: str, hint: str) -> Leave:
 
 def say(text: str) -> None:
     """One line of progress, to standard output."""
-    write(1, f"==> {text}\n")
+    write(1, f"==> {harmless(text)}\n")
 
 
 def warn(text: str) -> None:
@@ -56,8 +59,24 @@ def warn(text: str) -> None:
     write(2, f"system-migrate: {text}\n")
 
 
+def harmless(text: str) -> str:
+    """``text`` with its lines and tabs; what else is no letter or sign stands as the octal numbers of its bytes."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else _numbers(one) for one in text)
+
+
+def _numbers(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
 def write(descriptor: int, text: str) -> None:
-    """``text`` to a descriptor, without a buffer: it is there when the next line of whatever runs is."""
+    """``text`` to a descriptor, without a buffer: it is there when the next line of whatever runs is.
+
+    On standard error it is for people: what a terminal would obey, in a name that somebody else chose, is escaped.
+    """
+    if descriptor == _ERROR:
+        text = harmless(text)
     write_bytes(descriptor, text.encode("utf-8", "surrogateescape"))
 
 

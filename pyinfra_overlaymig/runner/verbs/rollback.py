@@ -12,6 +12,9 @@ from pyinfra_overlaymig.runner import confirm, lock, package_manager, recovery, 
 from pyinfra_overlaymig.runner.say import invalid, refused, say
 from pyinfra_overlaymig.runner.verbs.apply import options
 
+_DIGITS = 19
+"""More are no number of a generation, and int() reads no more than some thousand."""
+
 
 def main(arguments: list[str]) -> int:
     restore = "--restore-state" in arguments[:-1]
@@ -38,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 def _stack(goal: str) -> tuple[str, ...]:
     """The stack to go to; leaves with 3 or 4 when there is none."""
-    if goal.isdecimal():
+    if goal.isascii() and goal.isdecimal() and len(goal) <= _DIGITS:
         n = int(goal)
         if n and not os.path.isfile(f"{GENERATIONS}/{n}"):
             raise invalid(f"there is no generation {n}", "system-migrate status lists them")
