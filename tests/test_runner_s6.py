@@ -211,10 +211,14 @@ def test_link_and_drop_leave_nothing(machine: Machine) -> None:
 
 @s6_is_here
 @pytest.mark.parametrize(
-    "stray", ["setsid sleep 11002 &", "sleep 11002 &", "(trap '' TERM HUP; exec setsid sleep 11002) &"]
+    "stray",
+    [
+        *("setsid sleep 11002 &", "sleep 11002 &", "(trap '' TERM HUP; exec setsid sleep 11002) &"),
+        "export SYSTEM_MIGRATE_SERVICE=a; (setsid sh -c 'exec sleep 11002 </dev/null >/dev/null 2>&1' &);",
+    ],
 )
 def test_drop_ends_what_is_left_behind(machine: Machine, stray: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """In a session of its own or the service's, deaf or not: named and ended, and the logger with it."""
+    """In a session of its own or the service's, deaf, forked twice: named and ended, and the logger with it."""
     machine.install("a", f"{stray} exec sleep 11003", timeout_kill="500\n")
     assert within(5, lambda: running("sleep 11002"))
     assert supervision.drop("a")
@@ -281,6 +285,41 @@ def test_deaf_service_is_named_and_on_the_way_back_killed(
     assert not supervision.drop("deaf")
     assert supervision.drop("deaf", force=True)
     assert not Path(place).is_symlink()
+
+
+@s6_is_here
+def test_going_to_another_generation_depends_on_no_will(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Deaf ones are killed; what somebody made by hand and cannot be up does not decide, and is up when it can be."""
+    monkeypatch.setattr(supervision, "STOP_WITHIN", 0.3)
+    monkeypatch.setattr(supervision, "_ONCE_MORE", 0.3)
+    monkeypatch.setattr(readiness, "limit", lambda _name: 1)
+    monkeypatch.setattr(services, "ROOT", str(machine.top / "image"))
+    deaf = machine.define(
+        "deaf", "trap '' TERM; echo deaf; echo >&3; exec 3>&-; while :; do sleep 0.1; done", notification_fd="3\n"
+    )
+    monkeypatch.setattr(services, "layer", lambda name: "20250101-001_x" if name == "deaf" else services.BASE)
+    machine.define("needs", "echo >&3; exec sleep 11020", notification_fd="3\n", data__needs="deaf\n")
+    machine.define("above", "echo >&3; exec sleep 11021", notification_fd="3\n", data__needs="needs\n")
+    uses = machine.define(
+        "uses", f"[ -e {deaf} ] || exit 1; echo >&3; exec sleep 11022", notification_fd="3\n", data__needs=""
+    )
+    assert services_follow.follow(str(machine.journal), [])
+    shutil.move(deaf, machine.top / "deaf")
+    (uses / "run").write_text("#!/bin/sh\nexit 1\n")
+    journal = machine.top / "rollback"
+    journal.mkdir()
+    assert services_follow.follow(str(journal), [], force=True, more=["uses"])
+    said = capfd.readouterr().err
+    assert "service deaf does not stop: it is killed" in said
+    assert "service needs is left down: it needs deaf, which generation 0 does not have" in said
+    assert "service above is left down: it needs needs" in said
+    assert "not up: uses. Made by hand" in said
+    assert services_follow.follow(str(journal), [], force=True)
+    shutil.move(machine.top / "deaf", deaf)
+    assert services_follow.follow(str(journal), [], force=True)
+    assert within(2, lambda: status(services.linked("above")).ready and status(services.linked("needs")).ready)
 
 
 @s6_is_here
@@ -538,8 +577,29 @@ def test_order_is_by_name_where_nothing_else_decides() -> None:
 
 def test_marks_of_a_service_that_is_not_there() -> None:
     """It has no processes."""
-    none = strays.Marks("none", 0, "", spared=False)
+    none = strays.Marks("none", 0, "", "", spared=False)
     assert strays.of_session(none) == []
     assert strays.of_pipe(none) == []
     assert strays.end(none, [])
     assert Deadline(0).over()
+
+
+@pytest.mark.parametrize(
+    ("service", "supervisor", "own"),
+    [
+        (["0::/"], ["0::/"], ""),
+        (["0::/"], ["0::/machine"], ""),
+        (["0::/machine"], ["0::/machine"], ""),
+        (["0::/machine2"], ["0::/machine"], ""),
+        (["0::/machine/app"], ["0::/machine"], "0::/machine/app"),
+        (["0::/app:1"], ["0::/"], "0::/app:1"),
+        (["2:memory:/", "1:cpu:/x/app"], ["2:memory:/x", "1:cpu:/x"], "1:cpu:/x/app"),
+        ([], ["0::/"], ""),
+        (["0::/app"], [], ""),
+    ],
+)
+def test_only_a_cgroup_below_its_supervisors_is_a_services_own(
+    service: list[str], supervisor: list[str], own: str
+) -> None:
+    """A zombie is in `/` by what the kernel says, with half of the host."""
+    assert strays.own_cgroup(service, supervisor) == own

@@ -75,6 +75,13 @@ def arguments(pid: int) -> list[str]:
     return []
 
 
+def environment(pid: int) -> set[str]:
+    """The variables that its program began with, empty when it has ended."""
+    with suppress(*GONE):
+        return set(files.read(f"/proc/{pid}/environ").split("\0"))
+    return set()
+
+
 def link(pid: int, what: str) -> str:
     """What a link of /proc/PID means, empty when it has ended."""
     with suppress(*GONE):

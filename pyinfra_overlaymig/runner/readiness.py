@@ -192,14 +192,9 @@ def expected() -> list[str]:
 def remember() -> None:
     """Notes which services of the base are ready; one that was noted stays so."""
     known = set(files.lines(paths.BASE_SERVICES))
-    new = {name for name in services.order() if name not in known and _is_of_base(name) and _is_ready(name)}
+    new = {name for name in services.order() if name not in known and services.is_of_image(name) and _is_ready(name)}
     if new:
         files.write_file(paths.BASE_SERVICES, "".join(f"{name}\n" for name in sorted(known | new)))
-
-
-def _is_of_base(name: str) -> bool:
-    # In the base view, the root is the base; what somebody made by hand is in the running root alone.
-    return services.layer(name) == services.BASE and os.path.isdir(f"{services.ROOT}/{paths.SERVICES}/{name}")
 
 
 def _is_ready(name: str) -> bool:

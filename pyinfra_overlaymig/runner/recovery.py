@@ -187,7 +187,7 @@ def _recover_running() -> None:
     if switched:
         warn(f"generation {store.current()} is current and {store.running()} runs: switching")
         switch.live()
-    done = services_follow.follow(FOLLOW, ())
+    done = services_follow.follow(FOLLOW, (), force=True)
     # Tried once: one that does not get ready must not be in the way of going back.
     files.drop(FOLLOW)
     if switched and not done:

@@ -148,14 +148,14 @@ def _finish() -> None:
     state.publish(ROLLBACK)
     if store.running() != store.current():
         switch.live()
-    if not services_follow.follow(ROLLBACK, _layers()) or not confirm.awaited(ROLLBACK):
+    if not services_follow.follow(ROLLBACK, _layers(), force=True) or not confirm.awaited(ROLLBACK):
         raise Leave(_NOT_READY)
     linux.syncfs(STATE)
 
 
-def _pause(names: list[str], *, force: bool = False) -> None:
-    """Stops what has to stand still while state is replaced, and what needs it; raises when one of them does not."""
-    if not supervision.pause(ROLLBACK, services.needing(names), force=force):
+def _pause(names: list[str]) -> None:
+    """Stops what has to stand still while state is replaced, and what needs it: going back depends on nobody's will."""
+    if not supervision.pause(ROLLBACK, services.needing(names), force=True):
         raise Leave(_NOT_READY)
 
 
@@ -180,7 +180,7 @@ def back(*, live: bool) -> bool:
     store.set_current(_said("from"))
     if live:
         # Those of the layers that go as well: what has just been started would still bind its state, into another root.
-        attempt(lambda: _pause([*files.lines(_SERVICES), *_brought()], force=True))
+        attempt(lambda: _pause([*files.lines(_SERVICES), *_brought()]))
     state.take_back(ROLLBACK)
     if live and store.running() != store.current():
         switch.live()

@@ -76,6 +76,17 @@ def _defines(layer: str) -> list[str]:
     return [name for name in files.names(top) if os.path.isdir(f"{top}/{name}")]
 
 
+def is_of_image(name: str) -> bool:
+    """Whether it is the base's own, and no layer has another one."""
+    # In the base view, the root is the base; what somebody made by hand is in the running root alone.
+    return layer(name) == BASE and os.path.isdir(f"{ROOT}/{paths.SERVICES}/{name}")
+
+
+def is_by_hand(name: str) -> bool:
+    """Whether neither the base nor a layer has it."""
+    return layer(name) == BASE and not is_of_image(name)
+
+
 def current(name: str) -> bool:
     """Whether what is supervised under this name is what the current generation defines."""
     return os.path.islink(linked(name)) and files.first_line(f"{directory(name)}/layer") == layer(name)

@@ -7,7 +7,7 @@ A journal is a directory: `paused` has the services that were stopped, for them 
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import bindings, files, in_use, readiness, s6, services, store, supervision
+from pyinfra_overlaymig.runner import bindings, files, in_use, left_down, readiness, s6, services, store, supervision
 from pyinfra_overlaymig.runner.say import Leave, say, warn
 
 TYPE_CHECKING = False
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 
-def follow(journal: str, layers: Collection[str], *, back: bool = False, more: Collection[str] = ()) -> bool:
+def follow(
+    journal: str, layers: Collection[str], *, back: bool = False, force: bool = False, more: Collection[str] = ()
+) -> bool:
     """Brings the services to the running root; ``layers`` came or went. False, said, when one is not ready.
 
     ``more``: services to restart whatever they use, such as those that hold what the switch broke.
-    ``back``: nothing keeps the others from being started, and what does not stop is killed; what is not up is named.
+    ``back``: nothing keeps the others from being started; what is not up is named.
+    ``force``, also on the way back: what does not stop is killed, and what was made by hand does not decide.
     """
     if not services.supported():
         _broken()
@@ -27,7 +30,7 @@ def follow(journal: str, layers: Collection[str], *, back: bool = False, more: C
             warn("s6-svscan does not run here: no service can be started")
             return False
         return True
-    return _Follow(journal, layers, back=back).run(more)
+    return _Follow(journal, layers, back=back, force=force or back).run(more)
 
 
 def stand(layer: str) -> bool:
@@ -39,10 +42,11 @@ def stand(layer: str) -> bool:
 class _Follow:
     """One run of it, and what went wrong meanwhile."""
 
-    def __init__(self, journal: str, layers: Collection[str], *, back: bool) -> None:
+    def __init__(self, journal: str, layers: Collection[str], *, back: bool, force: bool) -> None:
         self.journal = journal
         self.layers = layers
         self.back = back
+        self.force = force
         self.failed: dict[str, None] = {}
         self.waits: list[readiness.Waiting] = []
         self.left: list[str] = []
@@ -58,20 +62,26 @@ class _Follow:
         steps = [(name, supervision.start) for name in others(paused)]
         if not self._take(steps):
             return False
-        self.failed.update(dict.fromkeys(readiness.wait(self.waits, every=self.back)))
+        self.failed.update(dict.fromkeys(readiness.wait(self.waits, every=self.force)))
         if self.left:
             say(f"left running: {' '.join(self.left)}")
         if self.failed and self.back:
             warn(f"not up as before: {' '.join(self.failed)}")
+        elif ignored := [name for name in self.failed if not self._decides(name)]:
+            warn(f"not up: {' '.join(ignored)}. Made by hand: it does not decide whether another generation runs")
         readiness.remember()
-        return not self.failed
+        return not any(map(self._decides, self.failed))
+
+    def _decides(self, name: str) -> bool:
+        """Whether all of it fails with this one. Of what somebody made by hand no generation knows what it needs."""
+        return self.back or not (self.force and services.is_by_hand(name))
 
     def _take(self, steps: list[tuple[str, Callable[[str], bool]]]) -> bool:
-        """Takes these steps; whether to go on: at the first that fails, only on the way back."""
+        """Takes these steps; whether to go on: past one that fails, on the way back or where it does not decide."""
         for name, step in steps:
             if not self._one(name, step):
                 self.failed[name] = None
-                if not self.back:
+                if not self.back and self._decides(name):
                     return False
         return True
 
@@ -87,14 +97,20 @@ class _Follow:
         return False
 
     def _pause(self, name: str) -> bool:
-        return supervision.pause(self.journal, [name], force=self.back)
+        return supervision.pause(self.journal, [name], force=self.force)
 
     def _remove(self, name: str) -> bool:
         say(f"removing service {name}")
-        return supervision.drop(name, force=self.back)
+        return supervision.drop(name, force=self.force)
 
     def _bring(self, name: str) -> bool:
         """One service of the running root, as it has to be."""
+        if services.is_by_hand(name) and (lacks := left_down.lacks(name)):
+            left_down.note(name, lacks)
+            return True
+        if left_down.forget(name) and not services.is_down_by_wish(name):
+            say(f"starting service {name} again, which was left down")
+            return supervision.start(name)
         if not services.current(name) and (services.restart(name) != "never" or not files.there(services.linked(name))):
             return self._install(name)
         if name in files.lines(f"{self.journal}/paused"):
@@ -116,7 +132,7 @@ class _Follow:
 
     def _install(self, name: str) -> bool:
         say(f"starting service {name}")
-        if not supervision.install(f"{paths.LIVE}/{paths.SERVICES}/{name}", name, force=self.back):
+        if not supervision.install(f"{paths.LIVE}/{paths.SERVICES}/{name}", name, force=self.force):
             return False
         if not services.is_down_by_wish(name):
             self.waits.append(readiness.Waiting(name))

@@ -1,4 +1,4 @@
-"""What a service leaves behind: processes of its session, or that hold the pipe to its logger.
+"""What a service leaves behind: processes of its session, with its mark, or that hold the pipe to its logger.
 
 s6-supervise ends one process; s6-log waits until nobody can write to it any more.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import paths
@@ -22,6 +23,10 @@ _PATIENCE = 30.0
 """Seconds between a service's signal and KILL, where it sets no limit: as `finish` does it."""
 
 
+_MARK = "SYSTEM_MIGRATE_SERVICE"
+"""What a service has in its environment (s6/run.sh): its name. A process that forks twice and closes all keeps it."""
+
+
 class Marks(NamedTuple):
     """What tells the processes of one service; noted while it is supervised."""
 
@@ -29,6 +34,8 @@ class Marks(NamedTuple):
     session: int
     """s6-supervise makes a service the leader of one of its own. 0 when it is down: numbers are used again."""
     pipe: str
+    cgroup: str
+    """A line of /proc/PID/cgroup, where it is in one below that of its supervisor; else empty."""
     spared: bool
     """This runner was called through it: what it leaves may be the connection."""
 
@@ -40,7 +47,26 @@ def marks(name: str) -> Marks:
     pid = status.process if status else 0
     logger = (log.process if log else 0) or s6.supervisor(f"{directory}/log")
     spared = bool(pid) and pid in processes.ancestors(os.getpid())
-    return Marks(name, pid, _pipe(logger), spared)
+    return Marks(name, pid, _pipe(logger), own_cgroup(_cgroups(pid), _cgroups(s6.supervisor(directory))), spared)
+
+
+def own_cgroup(service: list[str], supervisor: list[str]) -> str:
+    """Of the lines of /proc/PID/cgroup of both, the one where the service is strictly below its supervisor, if any.
+
+    Where it is beside it or above, others are as well; of what has ended the kernel says `/`.
+    """
+    above = {line.split(":", 2)[0]: line.split(":", 2)[2].rstrip("/") for line in supervisor}
+    for line in service:
+        hierarchy, _, path = line.split(":", 2)
+        if hierarchy in above and len(path) > len(above[hierarchy]) + 1 and path.startswith(f"{above[hierarchy]}/"):
+            return line
+    return ""
+
+
+def _cgroups(pid: int) -> list[str]:
+    with suppress(*processes.GONE):
+        return files.lines(f"/proc/{pid}/cgroup") if pid else []
+    return []
 
 
 def _pipe(logger: int) -> str:
@@ -49,11 +75,26 @@ def _pipe(logger: int) -> str:
 
 
 def of_session(one: Marks) -> list[Process]:
-    """What is left of its session, but for those that supervise it."""
+    """What is left of its session or cgroup, but for those that supervise it."""
     if not one.session:
         return []
     spared = _not_ours(one.name)
-    return [found for found in processes.every() if found.session == one.session and found.pid not in spared]
+    return [
+        found
+        for found in processes.every()
+        if found.pid not in spared and (found.session == one.session or one.cgroup in _cgroups(found.pid))
+    ]
+
+
+def of_name(one: Marks) -> list[Process]:
+    """What began with the environment of the service, but for those that supervise it and what this runner started."""
+    spared, mark = _not_ours(one.name), f"{_MARK}={one.name}"
+    found = [process for process in processes.every() if mark in processes.environment(process.pid)]
+    return [process for process in found if process.pid not in spared and not _is_ours(process)]
+
+
+def _is_ours(process: Process) -> bool:
+    return os.getpid() in processes.ancestors(process.pid)
 
 
 def of_pipe(one: Marks) -> list[Process]:

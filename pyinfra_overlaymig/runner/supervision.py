@@ -85,7 +85,7 @@ def drop(name: str, *, force: bool = False) -> bool:
     heard = s6.unlink(paths.SCANDIR, name)
     if not _stopped(marks, heard=heard, force=force):
         return False
-    strays.end(marks, strays.of_session(marks))
+    strays.end(marks, {*strays.of_session(marks), *strays.of_name(marks)})
     if not _logger_ended(marks, heard=heard):
         return False
     files.drop(services.directory(name))

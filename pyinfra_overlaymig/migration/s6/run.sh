@@ -27,7 +27,9 @@ cat pre-start.said
 rm -f reason
 #fi pre-start
 PATH="${PATH:-@PATH@}"
-export PATH
+# By this its processes are known, also those that leave its session and close its output.
+SYSTEM_MIGRATE_SERVICE=@NAME@
+export PATH SYSTEM_MIGRATE_SERVICE
 #if user
 HOME=~@USER@ USER=@USER@ LOGNAME=@USER@
 export HOME USER LOGNAME
