@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pyinfra_overlaymig.runner import copies, trees
+from pyinfra_overlaymig.runner import copies, linux, trees
 from tests import tree_model
 from tests.volume import volume
 
@@ -158,20 +158,22 @@ def test_very_deep_trees_are_removed(place: Path) -> None:
 
 
 def test_what_cannot_be_removed_is_told_and_the_rest_goes(place: Path) -> None:
-    """`chattr +i` on one file."""
-    (place / "tree/d").mkdir(parents=True)
-    for name in ("tree/d/held", "tree/d/free", "tree/other"):
+    """A mount. What is immutable goes: it was given up."""
+    (place / "tree/d/held").mkdir(parents=True)
+    for name in ("tree/d/free", "tree/other"):
         (place / name).write_text("x")
-    subprocess.run(["chattr", "+i", place / "tree/d/held"], check=True)
+    subprocess.run(["chattr", "+i", place / "tree/d/free", place / "tree/d"], check=True)
+    linux.mount("tmpfs", str(place / "tree/d/held"), "tmpfs")
     try:
         errors: list[OSError] = []
         assert not trees.remove_tree(str(place / "tree"), errors)
         assert [error.filename for error in errors] == [str(place / "tree/d/held")]
         assert sorted(path for path, _ in trees.walk(str(place / "tree"))) == ["d", "d/held"]
-        with pytest.raises(PermissionError):
+        with pytest.raises(OSError, match="busy"):
             trees.remove_tree(str(place / "tree"))
     finally:
-        subprocess.run(["chattr", "-i", place / "tree/d/held"], check=True)
+        linux.umount(str(place / "tree/d/held"))
+        subprocess.run(["chattr", "-i", place / "tree/d"], check=True)
 
 
 def test_links_are_removed_and_not_followed(place: Path) -> None:

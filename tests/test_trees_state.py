@@ -16,7 +16,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.runner import directories, linux, owners, state, state_back, state_plan, trees
+from pyinfra_overlaymig.runner import (
+    directories,
+    immovable,
+    leftovers,
+    linux,
+    owners,
+    state,
+    state_back,
+    state_plan,
+    trees,
+)
 from pyinfra_overlaymig.runner.say import Leave
 from tests import tree_model
 from tests.volume import volume
@@ -443,22 +453,113 @@ def test_a_link_that_somebody_puts_into_the_way_leads_nowhere(disk: Path) -> Non
 def test_what_cannot_be_dropped_is_told_and_in_nobodys_way(
     disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`chattr +i` on a file of what a change before had replaced."""
+    """Of what a change before had replaced: what is immutable goes, a mount is put aside until gc finds it gone."""
     world = World(disk)
-    monkeypatch.setattr(state, "REPLACED", str(world.top / "replaced"))
+    replaced, leftover = world.top / "replaced", world.top / "leftovers"
+    monkeypatch.setattr(state, "REPLACED", str(replaced))
+    monkeypatch.setattr(leftovers, "_PLACE", str(leftover))
     state.keep(str(world.journal), "rollback")
-    held = world.top / "replaced/rollback/held"
-    held.write_text("x")
-    subprocess.run(["chattr", "+i", held], check=True)
+    (replaced / "rollback/d").mkdir()
+    for name in ("held", "d/held", "d/other"):
+        (replaced / "rollback" / name).write_text("x")
+    live = world.top / "live"
+    os.link(replaced / "rollback/held", live)
+    subprocess.run(["chattr", "+i", *(replaced / "rollback" / name for name in ("held", "d/held", "d"))], check=True)
+    subprocess.run(["chattr", "+a", replaced / "rollback"], check=True)
+    again = World(disk)
+    state.keep(str(again.journal), "one")
+    assert "stays" not in capfd.readouterr().err
+    assert os.listdir(replaced) == ["one"]
+    assert immovable.why_at(str(live)) == "immutable (chattr +i)"
+    subprocess.run(["chattr", "-i", live], check=True)
+    (replaced / "one/mounted").mkdir()
+    linux.mount("tmpfs", str(replaced / "one/mounted"), "tmpfs")
     try:
-        again = World(disk)
-        state.keep(str(again.journal), "rollback")
-        assert "gc tries again" in capfd.readouterr().err
-        assert sorted(os.listdir(world.top / "replaced")) == ["rollback", "rollback.2"]
+        last = World(disk)
+        state.keep(str(last.journal), "one")
+        assert "one/mounted stays: Device or resource busy; gc tries again" in capfd.readouterr().err
+        assert os.listdir(replaced) == ["one"]
+        leftovers.sweep()
+        assert os.listdir(leftover) == ["replaced.1"]
     finally:
-        subprocess.run(["chattr", "-i", held], check=True)
-    state.drop_replaced()
-    assert not (world.top / "replaced").exists()
+        linux.umount(str(leftover / "replaced.1/one/mounted"))
+    leftovers.sweep()
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "change"),
+    [
+        ("chattr +i d", "new"), ("chattr +a d", "new"), ("chattr +i d", "change"), ("chattr +a d", "remove"),
+        ("chattr +i d", "mode"), ("chattr +i .", "top"), ("chattr +i d/held", "replace"), ("mount", "new"),
+    ],
+)  # fmt: skip
+def test_what_somebody_made_immovable_is_refused_by_name_before_the_commit(disk: Path, how: str, change: str) -> None:
+    """And is in nobody's way where a script leaves it alone, nor when what was published is taken back."""
+    world = World(disk)
+    (world.live / "d").mkdir()
+    for name in ("d/held", "d/file", "file"):
+        (world.live / name).write_text("x")
+    mounted = world.live / "d"
+    flags = how.split()[1:]
+    with world.stage() as seen:
+        match change:
+            case "new":
+                (seen / "d/new").write_text("x")
+            case "change":
+                (seen / "d/file").write_text("y")
+            case "remove":
+                (seen / "d/file").unlink()
+            case "mode":
+                (seen / "d").chmod(0o700)
+            case "top":
+                (seen / "new").write_text("x")
+            case "replace":
+                (seen / "d/held").unlink()
+                (seen / "d/held").write_text("y")
+    if how == "mount":
+        linux.mount(str(mounted), str(mounted), None, linux.MS_BIND)
+        linux.mount(None, str(mounted), None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY)
+    else:
+        subprocess.run(["chattr", flags[0], world.live / flags[1]], check=True)
+    try:
+        with pytest.raises(Leave, match=r"immutable|append-only|read-only"):
+            state.plan(str(world.journal))
+    finally:
+        if how == "mount":
+            linux.umount(str(mounted))
+        else:
+            subprocess.run(["chattr", f"-{flags[0][1]}", world.live / flags[1]], check=True)
+    assert (world.live / "d/file").read_text() == "x"
+
+
+def test_immovable_state_is_in_nobodys_way(disk: Path) -> None:
+    """Neither where a script leaves it alone, nor where something made it so after it was published."""
+    world = World(disk)
+    (world.live / "d").mkdir()
+    (world.live / "e").mkdir()
+    for name in ("d/held", "e/changed", "file"):
+        (world.live / name).write_text("x")
+    before = world.picture()
+    subprocess.run(["chattr", "+i", world.live / "d/held", world.live / "d"], check=True)
+    try:
+        with world.stage() as seen:
+            (seen / "e/changed").write_text("y")
+            (seen / "e/new").mkdir()
+            (seen / "file").unlink()
+        state.plan(str(world.journal))
+        (world.journal / "publishing").touch()
+        state.publish(str(world.journal))
+        (world.live / "e/new/more").write_text("x")
+        made = [world.live / name for name in ("e/new/more", "e/new", "e/changed", "e", ".")]
+        subprocess.run(["chattr", "+i", *made], check=True)
+        state.take_back(str(world.journal))
+        assert [immovable.why_at(str(world.live / name)) for name in ("e", ".", "e/changed")] == [
+            "immutable (chattr +i)", "immutable (chattr +i)", "",
+        ]  # fmt: skip
+    finally:
+        subprocess.run(["chattr", "-R", "-i", world.live], check=True)
+    assert world.picture() == before
 
 
 def test_a_thousand_changed_files_are_published_in_no_time(disk: Path) -> None:

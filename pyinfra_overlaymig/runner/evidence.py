@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format.paths import STAGING
-from pyinfra_overlaymig.runner import files, trees
+from pyinfra_overlaymig.runner import files, leftovers, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import now
 
@@ -13,7 +13,7 @@ from pyinfra_overlaymig.runner.clock import now
 def discard(id: str) -> None:
     """Drops a stage altogether."""
     audit.unread(f"{STAGING}/{id}")
-    files.drop(f"{STAGING}/{id}")
+    leftovers.give_up(f"{STAGING}/{id}")
 
 
 _NO_EVIDENCE = (
@@ -32,9 +32,9 @@ def shrink(id: str) -> None:
     """
     top = f"{STAGING}/{id}"
     audit.unread(top)
-    files.drop(*(f"{top}/{part}" for part in _NO_EVIDENCE))
+    leftovers.give_up(*(f"{top}/{part}" for part in _NO_EVIDENCE))
     if trees.disk_usage(top) > _LARGE or _crowded():
-        files.drop(f"{top}/upper", f"{top}/files")
+        leftovers.give_up(f"{top}/upper", f"{top}/files")
 
 
 def _crowded() -> bool:
@@ -68,4 +68,4 @@ def ids() -> list[str]:
 def drop(id: str) -> None:
     """Gives evidence up. Not in place: half of it would look like a stage that was interrupted."""
     os.rename(f"{STAGING}/{id}", f"{STAGING}/{id}.new")
-    files.drop(f"{STAGING}/{id}.new")
+    leftovers.give_up(f"{STAGING}/{id}.new")

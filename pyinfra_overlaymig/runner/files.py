@@ -119,7 +119,8 @@ def drop(*paths: str) -> None:
             os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except IsADirectoryError:
+        except (IsADirectoryError, PermissionError):
+            # Of an immutable directory, link(2) and its like say that it is not permitted.
             from pyinfra_overlaymig.runner.trees import remove_tree
 
             remove_tree(path)

@@ -15,6 +15,7 @@ from pyinfra_overlaymig.runner import (
     drift,
     evidence,
     files,
+    leftovers,
     linux,
     metadata,
     owners,
@@ -143,6 +144,6 @@ def revert(id: str, generation: int, *, live: bool) -> bool:
         warn("services of the generation before do not get ready")
     if os.path.isdir(f"{LAYERS}/{id}"):
         os.rename(f"{LAYERS}/{id}", f"{journal}/upper")
-    files.drop(f"{MIGRATIONS}/{id}")
+    leftovers.give_up(f"{MIGRATIONS}/{id}")
     metadata.write()
     return whole

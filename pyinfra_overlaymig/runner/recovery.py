@@ -17,6 +17,7 @@ from pyinfra_overlaymig.runner import (
     evidence,
     files,
     finish,
+    leftovers,
     metadata,
     rollback,
     services,
@@ -135,7 +136,7 @@ def _carry_out(what: Fate, id: str, *, live: bool) -> None:
 
 def _undo(id: str, *, live: bool) -> None:
     """A layer that was sealed goes, and what it was stays as evidence."""
-    files.drop(f"{LAYERS}/{id}")
+    leftovers.give_up(f"{LAYERS}/{id}")
     evidence.shrink(id)
     if live:
         supervision.resume(f"{STAGING}/{id}")
@@ -171,7 +172,7 @@ def _drop_records() -> None:
     """Drops what was never finished and is in no current generation."""
     for id in files.names(MIGRATIONS):
         if os.path.isdir(f"{MIGRATIONS}/{id}") and not store.is_applied(id) and not store.has(id):
-            files.drop(f"{LAYERS}/{id}", f"{MIGRATIONS}/{id}")
+            leftovers.give_up(f"{LAYERS}/{id}", f"{MIGRATIONS}/{id}")
 
 
 def _recover_running() -> None:
@@ -203,12 +204,12 @@ def _sweep(*, live: bool) -> None:
     # What a revert wants brought back stays until a switch has done it.
     if not os.path.isdir(f"{UPPER}/change/bring"):
         files.drop(f"{UPPER}/change")
-    files.drop(f"{RESERVE}.new", *_half_written())
+    leftovers.give_up(f"{RESERVE}.new", *_half_written())
     audit.sweep()
     for name in files.names(STAGING):
         received = name.startswith(".incoming.") and not (live and spawn.lives(int(name.rpartition(".")[2])))
         if received or name.startswith(".reflink."):
-            files.drop(f"{STAGING}/{name}")
+            leftovers.give_up(f"{STAGING}/{name}")
 
 
 def _half_written() -> list[str]:

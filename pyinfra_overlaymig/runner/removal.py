@@ -1,9 +1,15 @@
-"""Removes a tree, as rm -rf does: by open directories, so that nobody who may write to it can lead it astray."""
+"""Removes a tree, as rm -rf does: by open directories, so that nobody who may write to it can lead it astray.
+
+Immutable entries go as well: what is removed was given up.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+from functools import partial
+
+from pyinfra_overlaymig.runner import immovable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +52,7 @@ class _Removal:
 
     def remove(self, parent: int, name: str, path: str) -> None:
         try:
-            os.unlink(name, dir_fd=parent)
+            immovable.anyway(lambda: os.unlink(name, dir_fd=parent), parent, name)
         except FileNotFoundError:
             return
         except IsADirectoryError:
@@ -85,11 +91,12 @@ class _Removal:
                 self._remove_directory(here, name, f"{path}/{name}", depth + 1)
             else:
                 self.moved += 1
-                os.rename(name, f".deep.{self.moved}", src_dir_fd=here, dst_dir_fd=self.top)
+                new = f".deep.{self.moved}"
+                immovable.anyway(partial(os.rename, name, new, src_dir_fd=here, dst_dir_fd=self.top), here, name)
 
     def _try(self, remove: Callable[..., None], name: str, parent: int, path: str) -> None:
         try:
-            remove(name, dir_fd=parent)
+            immovable.anyway(lambda: remove(name, dir_fd=parent), parent, name)
         except FileNotFoundError:
             pass
         except OSError as error:

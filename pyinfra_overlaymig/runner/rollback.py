@@ -20,6 +20,7 @@ from pyinfra_overlaymig.format.paths import ROLLBACK, STATE, SYSTEM
 from pyinfra_overlaymig.runner import (
     confirm,
     files,
+    leftovers,
     linux,
     metadata,
     reserve,
@@ -68,7 +69,7 @@ def fate(facts: Facts) -> Fate:
 def begin() -> None:
     """A new, empty journal."""
     state.drop_replaced()
-    files.drop(ROLLBACK)
+    leftovers.give_up(ROLLBACK)
     files.make_dirs(ROLLBACK, mode=0o700)
     reserve.fill()
     files.mark(_SERVICES)
@@ -189,7 +190,7 @@ def back(*, live: bool) -> bool:
         warn("services of the generation before do not get ready either")
     linux.syncfs(STATE)
     files.drop(_JOURNAL)
-    files.drop(ROLLBACK)
+    leftovers.give_up(ROLLBACK)
     metadata.write()
     return whole
 
@@ -198,7 +199,7 @@ def _end() -> None:
     """All of it succeeded."""
     files.drop(_JOURNAL)
     state.keep(ROLLBACK, "rollback")
-    files.drop(ROLLBACK)
+    leftovers.give_up(ROLLBACK)
     snapshots.sweep()
     metadata.write()
 
@@ -216,7 +217,7 @@ def recover(*, live: bool) -> None:
     if what is Fate.DROP:
         if live:
             supervision.resume(ROLLBACK)
-        files.drop(ROLLBACK)
+        leftovers.give_up(ROLLBACK)
     elif what is Fate.TAKE_BACK:
         warn(f"going to generation {_said('to')} was interrupted: taken back")
         back(live=live)

@@ -9,7 +9,7 @@ from pyinfra_overlaymig.format import audit as audit_format
 from pyinfra_overlaymig.format import octal, record
 from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, SYSTEM
-from pyinfra_overlaymig.runner import base, copies, files, linux, store, trees
+from pyinfra_overlaymig.runner import base, copies, files, leftovers, linux, store, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.say import unable
 
@@ -47,7 +47,7 @@ def seal(stage: Stage, generation: int) -> None:
         copies.copy_entry(f"{stage.directory}/verify.sh", f"{made}/verify.sh")
         os.chmod(f"{made}/verify.sh", 0o755)
     files.write_plain(f"{made}/record", record.text(_record(stage, generation)))
-    files.drop(f"{LAYERS}/{id}", f"{MIGRATIONS}/{id}")
+    leftovers.give_up(f"{LAYERS}/{id}", f"{MIGRATIONS}/{id}")
     os.rename(stage.upper, f"{LAYERS}/{id}")
     os.rename(made, f"{MIGRATIONS}/{id}")
 

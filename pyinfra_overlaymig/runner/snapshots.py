@@ -15,7 +15,7 @@ import os
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import DATA, ROLLBACK, SNAPSHOTS, STAGING, STATE, SYSTEM
-from pyinfra_overlaymig.runner import copies, data_mounts, files, owners, services, store, trees
+from pyinfra_overlaymig.runner import copies, data_mounts, files, immovable, leftovers, owners, services, store, trees
 from pyinfra_overlaymig.runner.say import refused, say
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ _SPARE = 16 << 20
 def take(id: str, paths: Iterable[str]) -> None:
     """Takes it. What uses these paths has to stand still. A file system that can shares the blocks."""
     made = f"{SNAPSHOTS}/{id}"
-    files.drop(made, f"{made}.new")
+    leftovers.give_up(made, f"{made}.new")
     files.make_dirs(f"{made}.new", mode=0o700)
     try:
         _copy(f"{made}.new", list(paths))
@@ -83,7 +83,7 @@ def _blocks_are_shared() -> bool:
 
 def sweep() -> None:
     """Drops those of layers that are not in the current stack."""
-    files.drop(*(f"{SNAPSHOTS}/{id}" for id in files.names(SNAPSHOTS) if not store.has(id)))
+    leftovers.give_up(*(f"{SNAPSHOTS}/{id}" for id in files.names(SNAPSHOTS) if not store.has(id)))
 
 
 def restore(stack: tuple[str, ...]) -> None:
@@ -101,6 +101,7 @@ def restore(stack: tuple[str, ...]) -> None:
         )
     for name in found:
         _refuse_mounts(name, STATE + octal.unescape_text(name))
+        _refuse_immovable(STATE + octal.unescape_text(name))
     files.make_dirs(f"{ROLLBACK}/state")
     # What lies in another state path comes after that.
     found = dict(sorted(found.items()))
@@ -126,6 +127,11 @@ def _refuse_mounts(name: str, live: str) -> None:
             " snapshot cannot take its place in one step",
             f"unmount it, or leave --restore-state out; the snapshot lies in {SNAPSHOTS}",
         )
+
+
+def _refuse_immovable(place: str) -> None:
+    if files.there(place) and (why := immovable.why_at(place)):
+        raise refused(f"{place} is {why}: nothing can take its place", "lift that first: chattr -i, chattr -a")
 
 
 def _found(layers: list[str]) -> dict[str, str]:

@@ -97,6 +97,7 @@ def _mount(directory: str, path: str, contents: str, known: set[str]) -> None:
     if os.path.islink(f"{directory}/lower") and not state_merge.is_known(path, known):
         state_merge.fill(contents, path, f"{directory}/upper", known)
     else:
+        # Its time as well: where a script leaves it alone, there is nothing to change.
         copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper", times=True)
     mounts.mount_over(directory, contents, "volatile", flags=MS_NODEV)
     # An overlay shows nothing of what is mounted in what it lies over.

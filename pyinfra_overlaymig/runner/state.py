@@ -31,7 +31,17 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import REPLACED, STATE
-from pyinfra_overlaymig.runner import copies, directories, files, owners, state_plan, topmost, trees
+from pyinfra_overlaymig.runner import (
+    copies,
+    directories,
+    files,
+    immovable,
+    leftovers,
+    owners,
+    state_plan,
+    topmost,
+    trees,
+)
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.say import warn
 
@@ -61,6 +71,14 @@ def plan(journal: str) -> None:
     for part in each(journal):
         if os.path.islink(part.has("lower")):
             state_plan.write(part.directory, part.live)
+        elif files.plain_dir(part.has("tree")):
+            state_plan.refuse_immovable(_nearest(part.live))
+
+
+def _nearest(path: str) -> str:
+    """The nearest directory above ``path`` that is there."""
+    above = os.path.dirname(path)
+    return above if files.plain_dir(above) else _nearest(above)
 
 
 def publish(journal: str) -> None:
@@ -130,7 +148,7 @@ def _publish_changes(part: Part) -> None:
         if moves:
             state_owners.own(part, held, moves)
         for path in names(part.has("dirs")):
-            copies.take_metadata(trees.below(upper, path), held.open(path), overlay=False)
+            _take_metadata(trees.below(upper, path), held.open(path), f"{part.live}/{path}")
         for name in ("had", "new"):
             for path in names(part.has(name)):
                 staged = trees.lstat(f"{upper}/{path}")
@@ -142,6 +160,18 @@ def _publish_changes(part: Part) -> None:
         for line in files.lines(part.has("times")):
             time, _, name = line.partition(" ")
             copies.set_time(held.open(octal.unescape_path(name)[2:]), int(time))
+
+
+def _take_metadata(staged: str, here: int, place: str) -> None:
+    """Of a directory that is on both sides. That nothing was to be changed in an immovable one was seen before the
+    commit; its owner may have another number now.
+    """
+    try:
+        copies.take_metadata(staged, here, overlay=False)
+    except PermissionError:
+        if not (why := immovable.why(here)):
+            raise
+        warn(f"{place} keeps its owner: it is {why}")
 
 
 def names(file: str) -> list[str]:
@@ -216,16 +246,9 @@ def keep(journal: str, name: str) -> None:
     if not files.there(f"{journal}/state/paths"):
         return
     files.make_dirs(REPLACED, mode=0o700)
-    kept, number = f"{REPLACED}/{name}", 1
-    while files.there(kept):
-        # It could not be dropped.
-        number += 1
-        kept = f"{REPLACED}/{name}.{number}"
-    os.rename(f"{journal}/state", kept)
+    os.rename(f"{journal}/state", f"{REPLACED}/{name}")
 
 
 def drop_replaced() -> None:
     """Gives up what the change before the last one had replaced. What cannot be removed stays, and is tried again."""
-    errors: list[OSError] = []
-    if not trees.remove_tree(REPLACED, errors):
-        warn(f"{errors[0].filename} stays: {errors[0].strerror}; gc tries again")
+    leftovers.give_up(REPLACED)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import STATE
-from pyinfra_overlaymig.runner import copies, directories, files, owners, removal, trees
+from pyinfra_overlaymig.runner import copies, directories, files, immovable, owners, removal, trees
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.owners_change import Moves, acls
 from pyinfra_overlaymig.runner.state import accounts_of, each, names
@@ -37,7 +38,7 @@ def _restore(part: Part) -> None:
     elif not os.path.islink(part.has("lower")):
         # New with this migration: back to the stage. Where the tree is still there, it was not published.
         if not files.plain_dir(part.has("tree")) and files.plain_dir(part.live):
-            os.rename(part.live, part.has("tree"))
+            immovable.rename(part.live, part.has("tree"))
             prune(part.live)
     elif files.there(part.has("dirs")):
         _restore_changes(part)
@@ -49,13 +50,13 @@ def _restore_whole(part: Part) -> None:
         if not files.plain_dir(snapshot) and files.plain_dir(part.live):
             # Its owners may have followed their names meanwhile.
             files.write_plain(accounts_of(snapshot), owners.text(owners.remembered(part.path)))
-            os.rename(part.live, snapshot)
+            immovable.rename(part.live, snapshot)
     if files.there(part.has("old")):
         # Where the path was gone, what ran meanwhile may have begun it anew.
         files.drop(part.live)
         if known := owners.read(part.has("accounts")):
             owners.remember(part.path, known)
-        os.rename(part.has("old"), part.live)
+        immovable.rename(part.has("old"), part.live)
 
 
 def _restore_changes(part: Part) -> None:
@@ -82,9 +83,11 @@ def _restore_changes(part: Part) -> None:
             here = held.open(path, make=True)
             found = known[path][1] if path in known else copies.attributes(here)
             numbers = moves.get(("u", int(uid)), int(uid)), moves.get(("g", int(gid)), int(gid))
-            copies.set_metadata(here, numbers, int(mode, 8), acls(found, moves), keep=copies.OVERLAY)
+            so = partial(copies.set_metadata, here, numbers, int(mode, 8), acls(found, moves), keep=copies.OVERLAY)
+            immovable.anyway(so, here)
         for path, (time, _) in known.items():
-            copies.set_time(held.open(path, make=True), time)
+            here = held.open(path, make=True)
+            immovable.anyway(partial(copies.set_time, here, time), here)
 
 
 def _attributes(file: str) -> list[tuple[str, tuple[int, dict[str, bytes]]]]:
@@ -114,9 +117,9 @@ def _bring_back(held: Directories, path: str, old: str) -> None:
         removal.remove_at(directory, name, f"{held.top}/{path}")
     elif found is not None and (found.st_dev, found.st_ino) == (was.st_dev, was.st_ino):
         # Set aside and not yet replaced: rename(2) does nothing with two names of one file.
-        os.unlink(f"{old}/{path}")
+        files.drop(f"{old}/{path}")
         return
-    os.rename(f"{old}/{path}", name, dst_dir_fd=directory)
+    immovable.anyway(lambda: os.rename(f"{old}/{path}", name, dst_dir_fd=directory), directory, name)
 
 
 def prune(live: str) -> None:

@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format.octal import escape_path
-from pyinfra_overlaymig.runner import copies, files, state_links, trees
+from pyinfra_overlaymig.runner import copies, files, immovable, state_links, trees
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
@@ -53,6 +53,7 @@ def write(directory: str, live: str) -> None:
         kinds = _upper_kinds(upper)
     found = decide(kinds, _live_kinds(live, kinds))
     _refuse_unchangeable(directory, live, found)
+    _refuse_immovable(upper, live, found)
     for path in (*found.had, *found.new):
         clean(f"{upper}/{path}")
     files.make_dirs(f"{directory}/old", mode=0o700)
@@ -113,10 +114,6 @@ def _refuse_unchangeable(directory: str, live: str, found: Decision) -> None:
                 " cannot be done in one step",
                 "leave what is there to the service, or have /data/state on one file system",
             )  # fmt: skip
-    for path in found.dirs:
-        place = trees.below(live, path)
-        if os.statvfs(place).f_flag & os.ST_RDONLY and _differs(trees.below(f"{directory}/upper", path), place):
-            raise Leave(9, f"the install script changed {place}, which is read-only", "have it leave that alone")
 
 
 def _differs(one: str, other: str) -> bool:
@@ -125,6 +122,23 @@ def _differs(one: str, other: str) -> bool:
         (is_now.st_mode, is_now.st_uid, is_now.st_gid, is_now.st_mtime_ns)
         != (was.st_mode, was.st_uid, was.st_gid, was.st_mtime_ns)
     ) or copies.attributes(one, overlay=False) != copies.attributes(other, overlay=False)
+
+
+def _refuse_immovable(upper: str, live: str, found: Decision) -> None:
+    """Of what is there, what would be changed: entries that are replaced, directories that hold others afterwards."""
+    changed = {path.rpartition("/")[0] for path in (*found.had, *found.new)}
+    changed |= {path for path in found.dirs if _differs(trees.below(upper, path), trees.below(live, path))}
+    for path in sorted(changed | set(found.had), key=os.fsencode):
+        refuse_immovable(trees.below(live, path))
+
+
+def refuse_immovable(place: str) -> None:
+    """Leaves where ``place`` refuses to be changed: it would do so after the commit as well."""
+    if why := immovable.why_at(place):
+        raise Leave(
+            9, f"the migration would change {place}, which is {why}",
+            "lift that first (chattr -i, chattr -a, mount -o remount,rw), if it is to be changed",
+        )  # fmt: skip
 
 
 def clean(place: str) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 
 from pyinfra_overlaymig.format import lines
 from pyinfra_overlaymig.format.paths import BASE, LIVE, OLD, RUN, UPPER
-from pyinfra_overlaymig.runner import carry, catch_up, drift, files, linux, mountinfo, mounts, owners, store
+from pyinfra_overlaymig.runner import carry, catch_up, drift, files, leftovers, linux, mountinfo, mounts, owners, store
 from pyinfra_overlaymig.runner.say import attempt, say, unable, warn
 from pyinfra_overlaymig.runner.standstill import Standstill
 
@@ -158,4 +158,4 @@ def sweep(kept: int | None = None) -> None:
     """
     for name in files.names(UPPER):
         if name.isdecimal() and int(name) not in (catch_up.live(), kept):
-            files.drop(f"{UPPER}/{name}")
+            leftovers.give_up(f"{UPPER}/{name}")

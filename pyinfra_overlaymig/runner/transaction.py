@@ -19,6 +19,7 @@ from pyinfra_overlaymig.runner import (
     evidence,
     files,
     finish,
+    leftovers,
     linux,
     package_manager,
     recovery,
@@ -251,7 +252,7 @@ def _take_back(one: Transaction) -> int:
         return 9 if attempt(lambda: _revert(one)) else 20
     audit.trace(one.directory, one.session)
     if one.phase is Phase.COMMIT:
-        files.drop(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
+        leftovers.give_up(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
     evidence.shrink(one.id)
     supervision.resume(one.directory)
     return {Phase.REFUSED: 3, Phase.NOTHING: 0}.get(one.phase, 9)

@@ -196,7 +196,8 @@ def remove_empty(path: str) -> bool:
     except FileNotFoundError:
         return True
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
+        # Nor where it is immutable: it stays, as what it holds would.
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR, errno.EPERM, errno.EROFS, errno.EBUSY):
             raise
         return False
     return True

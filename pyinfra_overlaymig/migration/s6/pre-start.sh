@@ -64,11 +64,12 @@ owners_leave() {
     mv -f "$record.moves" "$record.moving"
 }
 
+# What refuses it (chattr +i), or goes meanwhile, keeps nothing down.
 owners_change() {
     case $2 in
     u) find "/data/state$1" -xdev -uid "$3" -exec chown -h "$4" {} + ;;
     g) find "/data/state$1" -xdev -gid "$3" -exec chgrp -h "$4" {} + ;;
-    esac
+    esac || echo "$1: not all of what was $2 $3 has become $4"
 }
 
 state_all() {

@@ -5,7 +5,7 @@ what is left of migrations that failed.
 from __future__ import annotations
 
 from pyinfra_overlaymig.format.paths import REPLACED, STAGING
-from pyinfra_overlaymig.runner import evidence, files, lock, recovery, state, store, trees
+from pyinfra_overlaymig.runner import evidence, files, leftovers, lock, recovery, state, store, trees
 from pyinfra_overlaymig.runner.say import say, usage
 
 
@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
         kept = True
         say(f"giving up what {name} replaced in state ({_kilobytes(f'{REPLACED}/{name}')} KiB)")
     state.drop_replaced()
+    leftovers.sweep()
     for id in evidence.ids():
         kept = True
         say(f"giving up what is left of {id}, which failed ({_kilobytes(f'{STAGING}/{id}')} KiB)")
