@@ -7,6 +7,15 @@ flock 9
 
 inode() { stat -L -c %d:%i "$1" 2>/dev/null; }
 
+# Directories above state have the modes of their places.
+above() {
+    [ -n "$1" ] && [ ! -d "/data/state$1" ] || return 0
+    above "${1%/*}"
+    mkdir -m 700 "/data/state$1"
+    chown --reference="$1" "/data/state$1"
+    chmod --reference="$1" "/data/state$1"
+}
+
 bind_state() {
     # Mounted, or in what is.
     if mountpoint -q "$1" || [ "$(inode "$1")" = "$(inode "/data/state$1" || echo none)" ]; then
@@ -20,7 +29,7 @@ bind_state() {
     # The first time it starts from what the layers have there.
     if [ ! -d "/data/state$1" ]; then
         rm -rf "/data/state$1.new"
-        mkdir -p "/data/state${1%/*}"
+        above "${1%/*}"
         cp -a "$1" "/data/state$1.new"
         mv -T "/data/state$1.new" "/data/state$1"
     fi
