@@ -158,17 +158,20 @@ def test_very_deep_trees_are_removed(place: Path) -> None:
 
 
 def test_what_cannot_be_removed_is_told_and_the_rest_goes(place: Path) -> None:
-    """A mount. What is immutable goes: it was given up."""
+    """A mount, whose contents are somebody's. What is immutable goes: it was given up."""
     (place / "tree/d/held").mkdir(parents=True)
     for name in ("tree/d/free", "tree/other"):
         (place / name).write_text("x")
     subprocess.run(["chattr", "+i", place / "tree/d/free", place / "tree/d"], check=True)
-    linux.mount("tmpfs", str(place / "tree/d/held"), "tmpfs")
+    (place / "volume/d").mkdir(parents=True)
+    (place / "volume/d/precious").write_text("x")
+    linux.mount(str(place / "volume"), str(place / "tree/d/held"), flags=linux.MS_BIND)
     try:
         errors: list[OSError] = []
         assert not trees.remove_tree(str(place / "tree"), errors)
         assert [error.filename for error in errors] == [str(place / "tree/d/held")]
-        assert sorted(path for path, _ in trees.walk(str(place / "tree"))) == ["d", "d/held"]
+        assert os.listdir(place / "tree/d") == ["held"]
+        assert (place / "volume/d/precious").read_text() == "x"
         with pytest.raises(OSError, match="busy"):
             trees.remove_tree(str(place / "tree"))
     finally:

@@ -37,6 +37,8 @@ _TICK = 20_000_000
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "armv7l": 218, "i686": 217, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 _KCMP = {"x86_64": 312, "aarch64": 272, "armv7l": 378, "i686": 349, "riscv64": 272, "ppc64le": 354, "s390x": 343}
 _KCMP_VM = 1
+_OPENAT2 = 437
+_RESOLVE_NO_XDEV = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,6 +95,23 @@ def syncfs(path: str) -> None:
         _checked(_libc.syncfs(descriptor), path)
     finally:
         os.close(descriptor)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def enter(directory: int, name: str) -> int:
+    """Opens the directory ``name`` of an open one; EBUSY where something is mounted there."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
+    number, size = ctypes.c_long(_OPENAT2), ctypes.c_size_t(ctypes.sizeof(how))
+    found = int(_libc.syscall(number, directory, _name(name), ctypes.byref(how), size))
+    if found < 0 and ctypes.get_errno() == errno.ENOSYS:
+        return os.open(name, flags, dir_fd=directory)
+    if found < 0 and ctypes.get_errno() == errno.EXDEV:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+    return _checked(found, name)
 
 
 def exchange(one: str, other: str) -> None:

@@ -1,6 +1,6 @@
 """Removes a tree, as rm -rf does: by open directories, so that nobody who may write to it can lead it astray.
 
-Immutable entries go as well: what is removed was given up.
+Immutable entries go as well: what is removed was given up. What is mounted in it is somebody else's, and stays.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 import os
 from functools import partial
 
-from pyinfra_overlaymig.runner import immovable
+from pyinfra_overlaymig.runner import immovable, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class _Removal:
 
     def _remove_directory(self, parent: int, name: str, path: str, depth: int) -> None:
         try:
-            here = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            here = linux.enter(parent, name)
         except FileNotFoundError:
             return
         except OSError as error:
