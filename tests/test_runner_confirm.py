@@ -42,7 +42,7 @@ def test_unconfirmed_migration_is_taken_back(fresh: Rig) -> None:
     assert "no new connection came within 1 s" in fresh.sh(f"cat /data/system/staging/{ID}/log")
     late = fresh.run(RUNNER, "confirm")
     assert late.code == 9
-    assert "taken back" in late.err
+    assert "taken back: the machine is as it was before" in late.err
 
 
 def test_machine_that_restarts_unconfirmed_is_as_before(fresh: Rig) -> None:

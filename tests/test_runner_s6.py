@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.runner import (
+    as_before,
     bindings,
     in_use,
     linux,
@@ -433,6 +434,40 @@ def test_on_the_way_back_all_that_was_up_is_started(
     assert not services_follow.follow(str(machine.journal), [], back=True)
     assert status(services.linked("good")).ready
     assert "not up as before: ugly bad" in capfd.readouterr().err
+
+
+@s6_is_here
+def test_as_before_is_said_of_what_was_looked_at(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Services that were up, mounts, the generation: what is another is named; what comes up soon is waited for."""
+    monkeypatch.setattr(readiness, "limit", lambda _name: 2)
+    places = (
+        machine.install("ready", "sleep 0.5; echo >&3; exec sleep 11023", notification_fd="3\n"),
+        machine.install("silent", "exec sleep 11024"),
+    )
+    machine.install("down", "exec sleep 11025")
+    s6.control(services.linked("down"), "d")
+    assert within(5, lambda: status(places[0]).ready and status(places[1]).up)
+    assert within(5, lambda: status(services.linked("down")).stopped)
+    seen = as_before.look()
+    assert seen.services == {"ready": True, "silent": False}
+    for place in places:
+        s6.control(place, "r")
+    assert as_before.words(seen) == "the machine is as it was before"
+    monkeypatch.setattr(mountinfo, "read", lambda _pid: [mountinfo.Mount(1, 0, "0:1", "/", "/new", "", "tmpfs", "")])
+    s6.control(places[0], "d")
+    assert supervision.drop("silent")
+    assert "what is not as it was before is named above" in as_before.words(seen._replace(generation=4))
+    said = capfd.readouterr().err
+    for one in (
+        "0 runs and 0 is current, not 4",
+        "ready is not up",
+        "silent is not up",
+        "/new is mounted, which",
+        "/proc is not",
+    ):
+        assert f"{one}" in said, said
 
 
 @s6_is_here

@@ -5,7 +5,7 @@ Without it within the limit, the machine goes back by itself.
   JOURNAL/confirm              the limit in seconds; removed once it is confirmed. A journal that has it and was
                                interrupted is taken back
   /run/system-migrate/confirm/ awaited    renamed to `given` by the one side, to `expired` by the other
-                               outcome    the exit code of what was confirmed or not
+                               outcome    the exit code of what was confirmed or not; how the machine is then
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def _wait(events: int, deadline: Deadline) -> None:
         linux.drain(events)
 
 
-def tell_outcome(code: int) -> None:
-    """Tells the side that confirmed how it ended."""
+def tell_outcome(code: int, words: str = "") -> None:
+    """Tells the side that confirmed how it ended; ``words``: how the machine is that was taken back."""
     if os.path.isdir(HERE):
-        files.write_file(f"{HERE}/outcome", f"{code}\n")
+        files.write_file(f"{HERE}/outcome", f"{code}\n{words}\n")
 
 
 def give() -> bool:
@@ -94,3 +94,8 @@ def outcome() -> int | None:
     """How it ended, None as long as it has not."""
     found = files.first_line(f"{HERE}/outcome")
     return int(found) if found else None
+
+
+def words() -> str:
+    """How the machine is that was taken back, as far as that was told."""
+    return "".join(files.lines(f"{HERE}/outcome")[1:2])

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from pyinfra_overlaymig.format import lines
 from pyinfra_overlaymig.format.paths import ROLLBACK, STATE, SYSTEM
 from pyinfra_overlaymig.runner import (
+    as_before,
     confirm,
     files,
     leftovers,
@@ -46,6 +47,13 @@ class Facts(NamedTuple):
     journal: bool
     committed: bool
     confirm: bool
+
+
+class Outcome(NamedTuple):
+    """Whether the generation that was gone to is kept; if not, whether the services of the one before are up."""
+
+    kept: bool
+    whole: bool
 
 
 class Fate(Enum):
@@ -80,8 +88,11 @@ def run(stack: tuple[str, ...]) -> int:
     for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     goal = store.newest() + 1
+    seen = as_before.look()
+    whole = True
     try:
-        code = go(stack, goal)
+        kept, whole = go(stack, goal)
+        code = 0 if kept else 9
     except Exception as error:  # noqa: BLE001 - whatever it is, it is taken back, and then told by its code
         if isinstance(error, Leave):
             error.tell()
@@ -89,9 +100,13 @@ def run(stack: tuple[str, ...]) -> int:
             explain(error)
         warn(f"going to generation {goal} failed")
         code = _undo(goal)
+    words = ""
     if code == 0:
         say(f"generation {store.current()} is running")
-    confirm.tell_outcome(code)
+    elif code == 9:  # noqa: PLR2004 - taken back
+        words = as_before.words(seen, whole=whole)
+        Leave(9, f"that generation is not kept; {words}", "the reason is above").tell()
+    confirm.tell_outcome(code, words)
     return code
 
 
@@ -101,9 +116,10 @@ def _undo(goal: int) -> int:
     return 0 if store.current() == goal else 9
 
 
-def go(stack: tuple[str, ...], to: int) -> int:
-    """Makes generation ``to`` with that stack, and it current and running; 9 when its services do not get ready: then
-    all is as before. Between `begin` and this, state to restore can be prepared.
+def go(stack: tuple[str, ...], to: int) -> Outcome:
+    """Makes generation ``to`` with that stack, and it current and running, unless its services do not get ready.
+
+    Between `begin` and this, state to restore can be prepared.
     """
     before = store.current()
     old = store.stack(before)
@@ -115,7 +131,7 @@ def go(stack: tuple[str, ...], to: int) -> int:
     files.write_file(_JOURNAL, f"from {before}\nto {to}\n")
     linux.syncfs(SYSTEM)
     store.set_current(to)
-    return 0 if complete() else 9
+    return complete()
 
 
 def _take_snapshots(old: tuple[str, ...], stack: tuple[str, ...]) -> None:
@@ -127,20 +143,18 @@ def _take_snapshots(old: tuple[str, ...], stack: tuple[str, ...]) -> None:
             snapshots.take(layer, paths)
 
 
-def complete() -> bool:
-    """What follows the commit. False when it turned out bad, and was taken back."""
+def complete() -> Outcome:
+    """What follows the commit."""
     if attempt(_finish):
         # It is kept, whatever becomes of this: what is left is done by the next recover.
         if not attempt(_end):
             warn("what is left over of it goes with the next change of the machine")
-        return True
+        return Outcome(kept=True, whole=True)
     warn(f"going back to generation {_said('from')}")
     whole: list[bool] = []
     if not attempt(lambda: whole.append(back(live=True))):
         raise Leave(20, "going back failed as well", "the reason is above; run: system-migrate recover")
-    words = f"that generation is not kept; {services_follow.as_before(whole[0])}"
-    Leave(9, words, "the reason is above").tell()
-    return False
+    return Outcome(kept=False, whole=whole[0])
 
 
 def _finish() -> None:
@@ -223,7 +237,8 @@ def recover(*, live: bool) -> None:
         back(live=live)
     elif what is Fate.FINISH and live:
         warn(f"going to generation {_said('to')} was interrupted: finishing it")
-        complete()
+        if not complete().kept:
+            warn(f"that generation is not kept; generation {store.current()} runs again")
     elif what is Fate.FINISH:
         warn(f"going to generation {_said('to')} was interrupted: it boots")
         files.mark(f"{ROLLBACK}/publishing")

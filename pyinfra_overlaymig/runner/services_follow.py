@@ -7,7 +7,7 @@ A journal is a directory: `paused` has the services that were stopped, for them 
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import bindings, files, in_use, left_down, readiness, s6, services, store, supervision
+from pyinfra_overlaymig.runner import bindings, files, in_use, left_down, readiness, s6, services, supervision
 from pyinfra_overlaymig.runner.say import Leave, say, warn
 
 TYPE_CHECKING = False
@@ -151,13 +151,6 @@ def _broken() -> Collection[str]:
         say(f"service {name} holds a {bindings.thing(one)}: restarted")
     bindings.tell(rest)
     return names
-
-
-def as_before(whole: bool) -> str:
-    """What is said of a machine that was taken back: nothing that was not looked at."""
-    if whole:
-        return "the machine is as it was before"
-    return f"generation {store.current()} runs again, and what is not as it was before is named above"
 
 
 def others(paused: Collection[str]) -> list[str]:

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS
 from pyinfra_overlaymig.runner import (
     adopt,
+    as_before,
     capture_stage,
     confirm,
     drift,
@@ -25,7 +26,6 @@ from pyinfra_overlaymig.runner import (
     recovery,
     seal,
     services,
-    services_follow,
     snapshots,
     spawn,
     stage,
@@ -68,6 +68,7 @@ class Transaction:
         self.stage = stage.of(id, plan)
         self.phase = Phase.STAGE
         self.before = store.current()
+        self.seen = as_before.look()
         self.whole = True
         self.session: audit.Session | None = None
 
@@ -86,11 +87,11 @@ def run(id: str, plan: Plan, limits: Limits) -> int:
         _apply(one)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is undone, and then told by its code
         _ignore()
-        code = _undo(one, _code_of(error))
+        code, words = _undo(one, _code_of(error))
     else:
         say(f"{id} is applied, generation {store.current()} is running")
-        code = 0
-    confirm.tell_outcome(code)
+        code, words = 0, ""
+    confirm.tell_outcome(code, words)
     return code
 
 
@@ -223,9 +224,9 @@ def _name_drift(id: str, conflicts: tuple[Change, ...]) -> None:
         warn(f"    and {len(changes) - _SHOWN} more")
 
 
-def _undo(one: Transaction, why: int) -> int:
-    """Takes it back, from wherever it got to; the exit code."""
-    code = 20 if one.phase is Phase.BROKEN else _take_back(one)
+def _undo(one: Transaction, why: int) -> tuple[int, str]:
+    """Takes it back, from wherever it got to; the exit code, and how the machine is then."""
+    words, code = "", 20 if one.phase is Phase.BROKEN else _take_back(one)
     if code == 0:
         say("everything is there already: no migration was made")
         evidence.discard(one.id)
@@ -234,11 +235,13 @@ def _undo(one: Transaction, why: int) -> int:
     elif code == 9:  # noqa: PLR2004 - reverted
         evidence.keep(one.id, why)
         snapshots.sweep()
-        warn(f"{one.id} failed; {services_follow.as_before(one.whole)}. Its log is {one.directory}/log")
+        # Drift that was adopted stays: a generation of its own.
+        words = as_before.words(one.seen._replace(generation=one.before), whole=one.whole)
+        warn(f"{one.id} failed; {words}. Its log is {one.directory}/log")
         write(2, "  hint: correct the migration and run it again\n")
     else:
         warn(f"{one.id} failed, and so did its revert. Run: system-migrate recover")
-    return code
+    return code, words
 
 
 def _revert(one: Transaction) -> None:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     if code == 0:
         say(f"confirmed: generation {store.current()} is running")
     elif code == 9:  # noqa: PLR2004 - reverted
-        warn("it was taken back: the machine is as it was before")
+        warn(f"it was taken back: {confirm.words() or 'the reason is in its log'}")
     else:
         raise Leave(20, "what awaited the confirmation was killed", "run: system-migrate recover")
     return code

@@ -95,14 +95,15 @@ def _below(live: int, path: str) -> list[str]:
 
 
 def _seal(changes: tuple[Change, ...]) -> int:
-    from pyinfra_overlaymig.runner import adopt
+    from pyinfra_overlaymig.runner import adopt, as_before
 
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     label = os.path.basename(unescape_path(changes[0].path)).lower()
+    seen = as_before.look()
     if not attempt(lambda: adopt.adopt(label, changes)):
         if not attempt(lambda: recovery.recover(live=True)):
             raise Leave(20, "the drift was not adopted, and that was not taken back", "run: system-migrate recover")
-        raise Leave(9, "the drift was not adopted; the machine is as it was before", "the reason is above")
+        raise Leave(9, f"the drift was not adopted; {as_before.words(seen)}", "the reason is above")
     say(f"generation {store.current()} is running")
     return 0
