@@ -139,22 +139,37 @@ def test_a_file_that_has_all_the_names_it_can_have_is_copied(place: Path, monkey
     assert trees.is_whiteout(os.lstat(place / "target/gone"))
 
 
-def test_very_deep_trees_are_removed(place: Path) -> None:
-    """Deeper than a path may be long, and than files may be open."""
-    top = here = os.open(place, os.O_RDONLY)
-    os.mkdir("deep", dir_fd=here)
-    here = os.open("deep", os.O_RDONLY, dir_fd=here)
-    for _ in range(3000):
-        os.mkdir("abc", dir_fd=here)
-        below = os.open("abc", os.O_RDONLY, dir_fd=here)
+def deep(place: Path, depth: int, name: str) -> None:
+    """A tree in ``place`` that is ``depth`` directories deep, with a file in the last one."""
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
+    with open(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=here), "w") as file:
+        file.write("x")
     os.close(here)
-    os.close(top)
-    with pytest.raises(OSError, match="too long"):
-        list(trees.walk(str(place)))
-    assert trees.remove_tree(str(place / "deep"))
-    assert not (place / "deep").exists()
+
+
+@pytest.mark.parametrize(
+    ("depth", "name"), [(3000, "abc"), (1500, "a"), (40, "a" * 250), (16, "ä" * 127), (15, "y" * 254)]
+)
+def test_very_deep_trees(place: Path, depth: int, name: str) -> None:
+    """Deeper than a path may be long, and than files may be open: they are linked, seen and removed."""
+    source, target = place / "tree/source", place / "tree/target"
+    source.mkdir(parents=True)
+    deep(source, depth, name)
+    trees.link_tree(str(source), str(target))
+    found = dict(trees.walk(str(source)))
+    copied = dict(trees.walk(str(target)))
+    assert [len(found), *found] == [depth + 1, *copied]
+    path = "/".join([*[name] * depth, "file"])
+    assert copied[path].st_ino == found[path].st_ino
+    assert trees.lstat(f"{target}/{path}") == copied[path]
+    assert trees.lstat(f"{target}/x/{path}") is None
+    assert trees.remove_tree(str(place / "tree"))
+    assert not (place / "tree").exists()
 
 
 def test_what_cannot_be_removed_is_told_and_the_rest_goes(place: Path) -> None:

@@ -18,11 +18,12 @@ from pyinfra_overlaymig.format.ids import valid_id
 from pyinfra_overlaymig.format.octal import unescape_path
 from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING, UPPER
 from pyinfra_overlaymig.runner import catch_up, copies, drift, files, finish, seal, stage, store, trees
+from pyinfra_overlaymig.runner.entries import FIXED
 from pyinfra_overlaymig.runner.say import say, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from pyinfra_overlaymig.format.changes import Change
     from pyinfra_overlaymig.format.limits import Limits
@@ -35,7 +36,12 @@ _LONGEST = 40
 
 
 def adopt(label: str, found: tuple[Change, ...]) -> None:
-    """Seals the drift that ``found`` names."""
+    """Seals the drift that ``found`` names, but for sockets: a program listens at this inode, and at no other."""
+    sockets = {change.path for change in found if change.kind == "s"}
+    for path in sorted(sockets):
+        warn(f"/{path} is a socket, which is its program's: it stays as it is")
+    given_up = tuple(_kept_above(change, sockets) for change in found if change.path not in sockets)
+    found = tuple(change for change in found if change.path not in sockets)
     id = local_id(f"adopt_{label}")
     directory = f"{STAGING}/{id}"
     upper = f"{UPPER}/{catch_up.live()}/upper"
@@ -49,11 +55,25 @@ def adopt(label: str, found: tuple[Change, ...]) -> None:
     for name in ("paths", "paths.old"):
         files.mark(f"{directory}/state/{name}")
     _copy(upper, one.upper, [unescape_path(change.path) for change in found])
-    drift.prepare_drop(directory, found)
+    drift.prepare_drop(directory, given_up)
     say(f"adopting {len(found)} changes by hand as {id}")
     seal.commit(one)
     finish.finish(id)
     _catch_up(upper, f"{LAYERS}/{id}")
+
+
+def unkeepable(found: Iterable[Change]) -> str:
+    """Why these cannot become a layer, in words; empty where they can."""
+    fixed = [change.path for change in found if f"{FIXED}=" in change.attributes]
+    if fixed:
+        return f"/{fixed[0]} was made immutable or append-only (chattr +i or +a), and a layer cannot keep that"
+    return "" if any(change.kind != "s" for change in found) else "a socket is its program's, and nothing for a layer"
+
+
+def _kept_above(change: Change, sockets: Collection[str]) -> Change:
+    """Of a directory that holds one of ``sockets``, only its metadata is given up."""
+    held = change.kind == "d" and any(path.startswith(f"{change.path}/") for path in sockets)
+    return change._replace(op="M") if held else change
 
 
 def _copy(source: str, target: str, paths: Iterable[str]) -> None:

@@ -9,8 +9,9 @@ import re
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import NOWHERE, RUN, STATE
-from pyinfra_overlaymig.runner import compare, files, linux, mounts, spawn, state_merge, store
+from pyinfra_overlaymig.runner import compare, copies, files, linux, mounts, spawn, state_merge, store, trees
 from pyinfra_overlaymig.runner.clock import Deadline
+from pyinfra_overlaymig.runner.entries import FIXED
 from pyinfra_overlaymig.runner.say import Leave, say
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _SPARSE = "files of many gigabytes take their time, holes too: make them when a service starts, or set a larger timeout"
 _SILENCE = 5.0
 """Seconds."""
+_SHOWN = 8
 _NAME = re.compile(r"[a-z][A-Za-z0-9._-]*")
 
 
@@ -30,6 +32,34 @@ def capture(stage: Stage, seconds: float) -> None:
         raise Leave(1, f"what the script changed could not be read within its limit of {seconds:g} s", _SPARSE)
     if code:
         raise Leave(1, "what the script changed cannot be read", "the reason is above")
+    if fixed := [*_fixed_in_layer(stage), *_fixed_in_state(stage)]:
+        raise Leave(
+            1,
+            f"the script made what nobody may change (chattr +i or +a), and a layer cannot keep that: {_some(fixed)}",
+            "end the script with chattr -i -a on it, and protect it by its mode, owner or place",
+        )
+
+
+def _fixed_in_layer(stage: Stage) -> list[str]:
+    """The escaped paths of what `chattr` has made immutable, or append-only."""
+    changes = (line.split(" ", 9) for line in files.lines(f"{stage.directory}/changes.list") if f"{FIXED}=" in line)
+    return [f"/{fields[8]}" for fields in changes if f"{FIXED}=" in fields[7]]
+
+
+def _fixed_in_state(stage: Stage) -> list[str]:
+    found = []
+    for number, name in enumerate(files.lines(f"{stage.directory}/state/paths"), start=1):
+        for part in ("upper", "tree"):
+            top = f"{stage.directory}/state/{number}/{part}"
+            if files.plain_dir(top):
+                places = ["", *(f"/{path}" for path, _ in trees.walk(top))]
+                fixed = [path for path in places if FIXED in copies.attributes(top + path)]
+                found += [name + (octal.escape_text(path) if path else "") for path in fixed]
+    return list(dict.fromkeys(found))
+
+
+def _some(paths: list[str]) -> str:
+    return " ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
 
 
 def _capture(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from binascii import crc32
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format.paths import RUN, UPPER
-from pyinfra_overlaymig.runner import copies, files, store, trees
+from pyinfra_overlaymig.runner import copies, files, reach, store, trees
 from pyinfra_overlaymig.runner.directories import below
 
 _REMEMBERED = f"{RUN}/drift"
@@ -81,17 +81,18 @@ def listing(n: int) -> Listing:
     waiting = [""] if files.plain_dir(top) else []
     while waiting:
         here = waiting.pop()
-        for entry in trees.entries(f"{top}/{here}"):
-            path = here + entry.name
-            is_directory = entry.is_dir(follow_symlinks=False)
-            if is_directory:
-                waiting.append(f"{path}/")
-            if is_directory or not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
-                value = value_of(entry.path)
-            else:
-                value = str(entry.inode())
-            if value:
-                found[path] = value
+        with reach.directory(f"{top}/{here}") as place:
+            for entry in trees.entries(place):
+                path = here + entry.name
+                is_directory = entry.is_dir(follow_symlinks=False)
+                if is_directory:
+                    waiting.append(f"{path}/")
+                if is_directory or not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+                    value = value_of(entry.path)
+                else:
+                    value = str(entry.inode())
+                if value:
+                    found[path] = value
     return found
 
 

@@ -15,7 +15,19 @@ import stat
 from pyinfra_overlaymig.format import changes as changes_format
 from pyinfra_overlaymig.format.octal import unescape_path
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, RUN, STAGING, UPPER
-from pyinfra_overlaymig.runner import catch_up, compare, copies, files, linux, mounts, overlap, spawn, store, trees
+from pyinfra_overlaymig.runner import (
+    catch_up,
+    compare,
+    copies,
+    files,
+    linux,
+    mounts,
+    overlap,
+    reach,
+    spawn,
+    store,
+    trees,
+)
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
@@ -93,7 +105,8 @@ def release(before: int, to: int) -> None:
     # The stack that it drifted from may be gone: what is left of a revert at boot.
     if not differences or not store.whole(old, aloud=False):
         return
-    paths = overlap.meeting(f"{UPPER}/{before}/upper", differences)
+    # What is too deep to be compared stays: going back must not depend on it.
+    paths = [path for path in overlap.meeting(f"{UPPER}/{before}/upper", differences) if reach.fits(path)]
     if not paths:
         return
     found = compared(before, paths)
@@ -138,6 +151,8 @@ def change(to: int) -> None:
         path = unescape_path(one.path)
         if one.op == "M" and one.kind == "d":
             _take_metadata(top, path)
+            # What it holds is drift still, and what the generation has there is to be seen beside it.
+            trees.forget_opaque(f"{top}/{path}")
         elif all(files.plain_dir(f"{top}/{above}") for above in trees.parents(path)):
             # A directory that has become a link meanwhile would lead out of the upper.
             files.drop(f"{top}/{path}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _OVERLAY = "trusted.overlay."
 _OPAQUE = "trusted.overlay.opaque"
+FIXED = "trusted.overlay.protattr"
+"""What an overlay notes of `chattr +i` and `+a`, in its upper. In a layer it would mean nothing."""
 _KINDS = {
     stat.S_IFREG: "f",
     stat.S_IFDIR: "d",
@@ -58,7 +60,7 @@ def attributes(path: str) -> tuple[str, bool]:
         raise
     if not names:
         return "", False
-    found = [_attribute(path, name) for name in sorted(names) if not name.startswith(_OVERLAY)]
+    found = [_attribute(path, name) for name in sorted(names) if name == FIXED or not name.startswith(_OVERLAY)]
     return ",".join(found), _OPAQUE in names and os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"
 
 

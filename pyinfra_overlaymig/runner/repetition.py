@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from pyinfra_overlaymig.runner import copies, trees
+from pyinfra_overlaymig.runner import copies, reach, trees
 from pyinfra_overlaymig.runner.catch_up import ANY_DIRECTORY, WHITEOUT, is_directory, value_of
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.removal import remove_at
@@ -129,17 +129,19 @@ class Repetition:
         here = self.root.open(path)
         # Also where nothing differs: it brings the directory into the upper.
         os.chmod(here, os.stat(here).st_mode & 0o7777)
-        copies.take_metadata(f"{self.source}/{path}", here, times=True, overlay=False)
+        with reach.directory(f"{self.source}/{path}") as place:
+            copies.take_metadata(place, here, times=True, overlay=False)
 
     def _link(self, path: str) -> None:
         above = os.path.dirname(path)
         if not is_directory(self._have(above) if above else ANY_DIRECTORY):
             here = self.root.open(above)
             os.chmod(here, os.stat(here).st_mode & 0o7777)
-        self._forget_origin(f"{self.source}/{path}")
         self.links += 1
         link = f"{self.stray}.{self.links}"
-        trees.link_entry(f"{self.source}/{path}", f"/proc/self/fd/{self.upper.open(above)}/{link}")
+        with reach.entry(f"{self.source}/{path}") as place:
+            self._forget_origin(place)
+            trees.link_entry(place, f"/proc/self/fd/{self.upper.open(above)}/{link}")
         directory, name = self.root.of(path)
         found = stat_at(directory, name)
         if found is not None and stat.S_ISDIR(found.st_mode):

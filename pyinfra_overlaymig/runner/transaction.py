@@ -196,6 +196,9 @@ def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:
 
 def _adopt(one: Transaction, conflicts: tuple[Change, ...]) -> None:
     """It becomes a layer of its own, and the script runs once more, over that."""
+    if why := adopt.unkeepable(conflicts):
+        one.phase = Phase.REFUSED
+        raise Leave(3, why, "undo that (chattr -i -a), or stop the program whose socket it is")
     # An interrupt comes to the stage, before and after it.
     _ignore()
     label = one.id.partition("_")[2]

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from pyinfra_overlaymig.runner import copies
+from pyinfra_overlaymig.runner import copies, reach
 from pyinfra_overlaymig.runner.copies import copy_entry as copy_file
 from pyinfra_overlaymig.runner.copies import copy_tree, take_metadata
 from pyinfra_overlaymig.runner.removal import remove_tree
@@ -21,6 +21,7 @@ __all__ = [
     "copy_tree",
     "disk_usage",
     "entries",
+    "forget_opaque",
     "forget_origin",
     "is_opaque",
     "is_whiteout",
@@ -46,7 +47,8 @@ def is_whiteout(found: os.stat_result) -> bool:
 def is_opaque(path: str) -> bool:
     """A directory of an upper that hides all that the layers below have there."""
     try:
-        return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
+        with reach.entry(path) as place:
+            return os.getxattr(place, OPAQUE, follow_symlinks=False) == b"y"
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOENT):
             return False
@@ -59,8 +61,18 @@ def forget_origin(path: str) -> None:
     An overlay notes which file of the stack one of its upper was copied from. It takes two names for the same file
     where one is of the upper, copied from what the other one shows, and says ESTALE of whichever comes second.
     """
+    _forget(path, _ORIGIN)
+
+
+def forget_opaque(path: str) -> None:
+    """A directory of an upper shows what the layers below have there, again."""
+    _forget(path, OPAQUE)
+
+
+def _forget(path: str, name: str) -> None:
     try:
-        os.removexattr(path, _ORIGIN, follow_symlinks=False)
+        with reach.entry(path) as place:
+            os.removexattr(place, name, follow_symlinks=False)
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOENT):
             raise
@@ -69,7 +81,8 @@ def forget_origin(path: str) -> None:
 def lstat(path: str) -> os.stat_result | None:
     """What is at ``path`` itself, None when nothing is."""
     try:
-        return os.lstat(path)
+        with reach.entry(path) as place:
+            return os.lstat(place)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -104,15 +117,22 @@ def walk(top: str, enter: Callable[[str], bool] | None = None) -> Iterator[tuple
     waiting = [""]
     while waiting:
         here = waiting.pop()
-        for entry in entries(below(top, here)):
+        for name, found in looked_at(below(top, here)):
+            path = f"{here}/{name}" if here else name
+            yield path, found
+            if stat.S_ISDIR(found.st_mode) and (enter is None or enter(path)):
+                waiting.append(path)
+
+
+def looked_at(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What a directory holds, by name; nothing when it is gone by now."""
+    with reach.directory(path) as place:
+        for entry in entries(place):
             try:
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            path = f"{here}/{entry.name}" if here else entry.name
-            yield path, found
-            if stat.S_ISDIR(found.st_mode) and (enter is None or enter(path)):
-                waiting.append(path)
+            yield entry.name, found
 
 
 def disk_usage(path: str, *, apparent: bool = False) -> int:
@@ -142,21 +162,35 @@ def link_tree(source: str, target: str, *, skip_existing: bool = False) -> None:
 
     What goes meanwhile is left out. A file that has as many names as it can have is copied.
     """
+    if not _make_directory(target, skip_existing=skip_existing):
+        return
+    waiting = [("", False)]
+    while waiting:
+        path, done = waiting.pop()
+        with reach.directory(below(source, path)) as there, reach.directory(below(target, path)) as here:
+            if done:
+                # Last: what it holds would change its times, and it may be a directory that nobody may write to.
+                copies.unless_gone(there, copies.take_metadata, there, here, times=True)
+                continue
+            waiting.append((path, True))
+            for entry in entries(there):
+                name = f"{here}/{entry.name}"
+                if not entry.is_dir(follow_symlinks=False):
+                    link_entry(entry.path, name, skip_existing=skip_existing)
+                elif _make_directory(name, skip_existing=skip_existing):
+                    waiting.append((f"{path}/{entry.name}" if path else entry.name, False))
+
+
+def _make_directory(path: str, *, skip_existing: bool) -> bool:
+    """Whether ``path`` is a directory now; an error, when it was there and is not to be skipped."""
     try:
-        os.mkdir(target, 0o700)
+        os.mkdir(path, 0o700)
     except FileExistsError:
-        found = lstat(target)
         if not skip_existing:
             raise
-        if found is None or not stat.S_ISDIR(found.st_mode):
-            return
-    for entry in entries(source):
-        if entry.is_dir(follow_symlinks=False):
-            link_tree(entry.path, f"{target}/{entry.name}", skip_existing=skip_existing)
-        else:
-            link_entry(entry.path, f"{target}/{entry.name}", skip_existing=skip_existing)
-    # Last: what it holds would change its times, and it may be a directory that nobody may write to.
-    copies.unless_gone(source, copies.take_metadata, source, target, times=True)
+        found = lstat(path)
+        return found is not None and stat.S_ISDIR(found.st_mode)
+    return True
 
 
 def link_entry(source: str, target: str, *, skip_existing: bool = False) -> None:

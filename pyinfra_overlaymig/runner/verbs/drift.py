@@ -85,6 +85,10 @@ def _adopt(paths: list[str]) -> int:
     found = drift.compared(live, sorted({entry for path in paths for entry in _below(live, path)}, key=os.fsencode))
     if not found.changes:
         raise invalid("nothing there differs from the generation", "system-migrate drift lists what does")
+    from pyinfra_overlaymig.runner import adopt
+
+    if why := adopt.unkeepable(found.changes):
+        raise invalid(why, "leave it out, or undo that first (chattr -i -a)")
     return worker.run(f"{RUN}/adopt.log", lambda: _seal(tuple(found.changes)))
 
 
