@@ -138,6 +138,8 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
         ("description: x\nstate: [/var/lib/../x]\n", 2, "has `..` in it", "/var/lib/"),
         ("description: x\nstate: [/]\n", 2, "cannot be state", "directory"),
         ("description: x\nstate: [/data/x]\n", 2, "cannot be state", "directory"),
+        ("description: x\nstate: [/var/lock/x]\n", 2, "cannot be state", "directory"),
+        ("description: x\nstate: [/services/x]\n", 2, "the marks of services", "another directory"),
         ("description: x\nstate: [/var/lib/dpkg/info]\n", 2, "belongs to the system", "narrower"),
         ("description: x\nstate: [/var]\n", 2, "belongs to the system", "narrower"),
         ("description: x\nstate: [/etc]\n", 2, "touches /etc/s6, which belongs to the system", "like /etc/postgresql"),

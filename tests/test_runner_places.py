@@ -65,7 +65,7 @@ def test_state_below_links_lies_where_they_lead(fresh: Rig) -> None:
 REFUSED = {
     "a file": (3, ":", "/etc/passwd", "/etc/passwd is no directory"),
     "below a file": (3, ":", "/etc/passwd/x", "/etc/passwd is no directory"),
-    "a link out of the layers": (3, ":", "/var/lock/x", "is /run/lock/x, where links lead"),
+    "a link out of the layers": (3, ":", "/srv/run/x", "is /run/x, where links lead"),
     "a link to a link's place": (3, ":", "/var/mail", "it meets /var/mail"),
     "within a link's place": (3, ":", "/var/mail/me", "it meets /var/mail/me"),
     "a circle of the script's": (9, "mkdir -p /opt; ln -s loop /opt/loop", "/opt/loop/data", "a circle of links"),
@@ -80,7 +80,7 @@ REFUSED = {
 
 def test_what_can_be_no_state_is_refused_by_name(fresh: Rig) -> None:
     """And is never said to be the script's fault; nothing changes."""
-    applied(fresh, "20250101-001_mail", ":", state=["/var/spool/mail"])
+    applied(fresh, "20250101-001_mail", "ln -s /run /srv/run", state=["/var/spool/mail"])
     fresh.sh("mkdir -p /data/state/srv; ln -s /etc /data/state/srv/way")
     before = fresh.tree()
     for number, (what, (code, script, path, words)) in enumerate(REFUSED.items(), start=1):
@@ -263,3 +263,24 @@ def test_directories_of_state_come_back_exactly(fresh: Rig) -> None:
     )
     # The rights of the group itself are behind the mask: as the script set them.
     assert fresh.sh("getfattr -d -e hex -m posix_acl_access /srv/app/d | grep -c 04000500") == "1\n"
+
+
+def test_service_whose_account_has_another_number_starts_anew(fresh: Rig) -> None:
+    """Its files have followed the name: with the old number it would be locked out, or have another one's."""
+    run = "exec sleep 1111"
+    services = {
+        "app": {"run": run, "user": "app", "check": "true"},
+        "other": {"run": run, "user": "daemon", "check": ":"},
+    }
+    script = "useradd -r -u 811 -U app; install -d -o app -g app /srv/app"
+    applied(fresh, "20250101-001_app", script, state=["/srv/app"], services=services)
+    look = (
+        "ps -o uid= -p $(s6-svstat -o pid /run/service/app); stat -c %u /srv/app; s6-svstat -o pid /run/service/other"
+    )
+    app, state, other = fresh.sh(look).split()
+    assert (app, state) == ("811", "811")
+    text = applied(fresh, "20250102-001_number", "usermod -u 900 app")
+    assert fresh.sh(look).split() == ["900", "900", other]
+    assert "left running: other" in text
+    go(fresh, "1")
+    assert fresh.sh(look).split() == ["811", "811", other]

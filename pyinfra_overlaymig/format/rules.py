@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from pyinfra_overlaymig.format.paths import FOREIGN, OF_PACKAGES, OF_PROGRAMS, is_below
+from pyinfra_overlaymig.format.paths import FOREIGN, INITIALIZED, OF_PACKAGES, OF_PROGRAMS, STATE, is_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ DAY: Final = 24 * 60 * 60
 DRIFT: Final = ("refuse", "adopt", "discard")
 AUDIT: Final = ("wanted", "required")
 RESTART: Final = ("always", "changed", "never")
+_MARKS: Final = INITIALIZED[len(STATE) :]
 SETTINGS: Final = (
     *("run", "prepare", "finish", "user", "check", "down_signal"),
     *("notification_fd", "timeout_kill", "max_death_tally", "environment", "needs"),
@@ -46,6 +47,8 @@ def state_trouble(text: str) -> tuple[str, str] | None:
                 f"state path {text!r} cannot be state: {top} and / are not a layer's",
                 "name the directory that the service keeps its data in",
             )
+    if is_below(path, _MARKS):
+        return f"state path {text!r} is where the marks of services are", "name another directory"
     for tops, why in (
         (OF_PACKAGES, "packages and files would disagree after a rollback"),
         (OF_PROGRAMS, "what layers bring there could not be seen"),

@@ -1,7 +1,7 @@
 """Which services run from what layers changed.
 
 Files that they have open or mapped; scripts that their interpreter has read; configuration that a program names; the
-package that it is from.
+package that it is from; the number of their account.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, processes, s6, services, store
+from pyinfra_overlaymig.runner import files, processes, renumbered, s6, services, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,10 +85,11 @@ def uses(names: Collection[str], layers: Iterable[str]) -> set[str]:
             # s6-supervise makes a service the leader of a session of its own.
             sessions[status.pid] = name
     look = _Look(what)
+    moved = renumbered.since_last_switch()
     found: set[str] = set()
     for process in processes.every():
         name = sessions.get(process.session, "")
-        if name and name not in found and look.at(process.pid):
+        if name and name not in found and (moved.has(process) or look.at(process.pid)):
             found.add(name)
     return found
 

@@ -22,6 +22,7 @@ from pyinfra_overlaymig.runner import (
     state_merge,
     state_places,
     state_plan,
+    store,
     topmost,
     trees,
 )
@@ -50,7 +51,7 @@ def mount(stage: Stage, kept: list[str]) -> dict[str, Mounted]:
     if why := state_places.troubles(stage.root, kept, stage.plan.state):
         raise refused(*why)
     mounted: dict[str, Mounted] = {}
-    known = state_merge.declared()
+    now = store.state_paths()
     for number, path in enumerate(kept, start=1):
         directory = f"{stage.directory}/state/{number}"
         place = state_places.place(stage.root, path)
@@ -60,7 +61,7 @@ def mount(stage: Stage, kept: list[str]) -> dict[str, Mounted]:
         _refuse_other_file_system(directory, path)
         if path in stage.plan.state and place not in (path, STATE + path):
             say(f"state path {octal.escape_text(path)} is {octal.escape_text(place)}, where links lead")
-        _mount(directory, path, stage.root + place, known)
+        _mount(directory, path, stage.root + place, now)
         mounted[path] = Mounted(place, os.stat(stage.root + place).st_dev)
     for path in set(stage.plan.state).difference(kept):
         place = stage.root + state_places.place(stage.root, path)
@@ -88,15 +89,13 @@ def _refuse_other_file_system(directory: str, path: str) -> None:
         )
 
 
-def _mount(directory: str, path: str, contents: str, known: set[str]) -> None:
+def _mount(directory: str, path: str, contents: str, now: list[str]) -> None:
     files.make_dirs(f"{directory}/upper", f"{directory}/work", contents)
     if files.plain_dir(STATE + path):
         os.symlink(STATE + path, f"{directory}/lower")
     else:
         copies.copy_tree(contents, f"{directory}/lower")
-    if os.path.islink(f"{directory}/lower") and not state_merge.is_known(path, known):
-        state_merge.fill(contents, path, f"{directory}/upper", known)
-    else:
+    if not (os.path.islink(f"{directory}/lower") and state_merge.begin(contents, path, f"{directory}/upper", now)):
         # Its time as well: where a script leaves it alone, there is nothing to change.
         copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper", times=True)
     mounts.mount_over(directory, contents, "volatile", flags=MS_NODEV)

@@ -13,6 +13,10 @@ from pyinfra_overlaymig.format import FormatError
 from pyinfra_overlaymig.format.paths import LOGS, MIGRATIONS, STATE, is_below
 from pyinfra_overlaymig.runner import copies, files, store, trees
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def declared() -> set[str]:
     """All state paths that any recorded migration has, or had."""
@@ -26,9 +30,18 @@ def declared() -> set[str]:
     return found
 
 
-def is_known(path: str, known: set[str]) -> bool:
-    """Whether all that /data/state has at ``path`` is state: it was declared, or lies in what was."""
-    return any(is_below(path, one) for one in known)
+def begin(shown: str, path: str, upper: str, now: Iterable[str]) -> bool:
+    """Fills ``upper`` where nobody has declared ``path``, nor what holds it; false where somebody has.
+
+    ``now``: what the current generation has, so that records need not be read.
+    """
+    if any(is_below(path, one) for one in now):
+        return False
+    known = declared()
+    if any(is_below(path, one) for one in known):
+        return False
+    fill(shown, path, upper, known)
+    return True
 
 
 def fill(shown: str, path: str, upper: str, known: set[str]) -> None:

@@ -17,7 +17,19 @@ from contextlib import contextmanager, nullcontext
 
 from pyinfra_overlaymig.format import lines
 from pyinfra_overlaymig.format.paths import BASE, LIVE, OLD, RUN, UPPER
-from pyinfra_overlaymig.runner import carry, catch_up, drift, files, leftovers, linux, mountinfo, mounts, owners, store
+from pyinfra_overlaymig.runner import (
+    carry,
+    catch_up,
+    drift,
+    files,
+    leftovers,
+    linux,
+    mountinfo,
+    mounts,
+    owners,
+    renumbered,
+    store,
+)
 from pyinfra_overlaymig.runner.say import attempt, say, unable, warn
 from pyinfra_overlaymig.runner.standstill import Standstill
 
@@ -66,6 +78,7 @@ def _clone(before: int, to: int) -> catch_up.Listing:
 def _pivot(before: int, to: int, seen: catch_up.Listing) -> None:
     """While all of the root stands still: a last look at what changed since the clone, and the pivot."""
     catch_up.prepare_live(to)
+    renumbered.note()
     with _stand_still() as held:
         catch_up.repeat(before, to, seen, NEW)
         with _in(LIVE):
@@ -140,6 +153,7 @@ def settle() -> None:
         carry.detach()
         catch_up.repeat(before, to, catch_up.remembered(), LIVE)
         carry.settle_state()
+        renumbered.settle()
         store.set_running(int(note["generation"]))
         files.drop(f"{UPPER}/change")
     while mountinfo.is_mount(NEW):
