@@ -94,7 +94,9 @@ def processes(pid: int) -> list[tuple[int, str]]:
             words = Path(f"/proc/{one}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        found.append((one, " ".join(os.fsdecode(word) for word in words)))
+        # One without has ended, and waits to be asked for.
+        if words != [b""]:
+            found.append((one, " ".join(os.fsdecode(word) for word in words)))
     return found
 
 

@@ -168,13 +168,15 @@ class Left(NamedTuple):
         return ""
 
     def _here(self, path: str, known: Explanation) -> str:
-        if known.device[path] in self.state or _below(path, self.kept):
+        nowhere = _below(path, NOWHERE)
+        # /tmp lies on /data as well.
+        if _below(path, self.kept) or (known.device[path] in self.state and not nowhere):
             return "state"
         if path in self.unchanged:
             return "unchanged"
         if known.kind[path] == "D" and path in known.made:
             return "transient"
-        return "left-out" if _below(path, NOWHERE) else ""
+        return "left-out" if nowhere else ""
 
 
 def _below(path: str, tops: Iterable[str]) -> bool:
