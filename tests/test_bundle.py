@@ -116,7 +116,7 @@ def test_what_is_in_a_bundle(tmp_path: Path) -> None:
         "plan", "limits", "sums", "install.sh", "verify.sh", "files", "files/etc", "files/etc/demo", "files/link",
         "services", "services/web", "services/web/log", "services/web/data", "services/db", "services/db/log",
         "services/web/run", "services/web/main", "services/web/pre-start", "services/web/log/run",
-        "services/web/data/check", "services/web/notification-fd", "services/web/finish",
+        "services/web/check", "services/web/data/check", "services/web/notification-fd", "services/web/finish",
         "services/db/run", "services/db/main", "services/db/pre-start", "services/db/log/run",
         "services/db/prepare", "services/db/finish", "services/db/notification-fd",
     }  # fmt: skip

@@ -109,7 +109,7 @@ def test_what_a_directory_holds() -> None:
         "data/begins", "finish", "log/run", "main", "notification-fd", "pre-start", "run",
     ]  # fmt: skip
     assert list(files(FULL)) == [
-        "data/check", "data/needs", "down-signal", "env/EMPTY", "env/GREETING", "finish", "log/run", "main",
+        "check", "data/check", "data/needs", "down-signal", "env/EMPTY", "env/GREETING", "finish", "log/run", "main",
         "max-death-tally", "notification-fd", "pre-start", "prepare", "run", "timeout-finish",
         "timeout-kill",
     ]  # fmt: skip
@@ -221,6 +221,30 @@ def test_readiness_is_what_the_check_says(tmp_path: Path) -> None:
         """,
     )
     assert lines == ["true false", "true true"]
+
+
+def test_a_check_that_hangs_is_one_at_a_time_and_ends_at_its_limit_and_with_its_service(tmp_path: Path) -> None:
+    """With all that it started: what leaves its session, what is deaf, and what one that fails leaves."""
+    hangs = Service("hangs", run="exec sleep 4646", check="setsid sh -c 'trap \"\" TERM; sleep 4747' & sleep 4748")
+    fails = Service("fails", run="exec sleep 4848", check="setsid sleep 4849 & sleep 0.1; exit 1")
+    lines = supervised(
+        tmp_path,
+        migration(hangs, fails),
+        """
+        count() { grep -lzx "$1" /proc/[0-9]*/cmdline 2>/dev/null | wc -l; }
+        wait_for '[ "$(count "[4]748")" = 1 ]'
+        most=0
+        for _ in $(seq 70); do
+            [ "$(count "[4]748")" -le 1 ] && [ "$(count "[4]747")" -le 2 ] && [ "$(count "[4]849")" -le 1 ] || most=1
+            sleep 0.1
+        done
+        wait_for '[ "$(count "[4]748")" = 1 ]'
+        s6-svc -wD -T 5000 -d hangs
+        s6-svc -wD -T 5000 -d fails
+        echo "$most $(count "[4]747") $(count "[4]748") $(count "[4]849")"
+        """,
+    )
+    assert lines == ["0 0 0 0"]
 
 
 def test_readiness_is_what_the_program_tells(tmp_path: Path) -> None:

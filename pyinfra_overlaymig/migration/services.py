@@ -19,7 +19,7 @@ _HEADER: Final = "#!/bin/sh\n"
 _EXEC: Final = re.compile(r"^\s*exec\s+(?![0-9]*[<>&])\S")
 
 # Asks as often as it takes, each time for no longer than five seconds.
-_NOTIFY: Final = f"s6-notifyoncheck -d -3 3 -n 0 -s {FIRST_CHECK} -w {NEXT_CHECK} -t 5000 "
+_NOTIFY: Final = f"s6-notifyoncheck -d -3 3 -n 0 -s {FIRST_CHECK} -w {NEXT_CHECK} -t 7000 "
 
 # Milliseconds that such a process is given, where the service sets no limit itself.
 _PATIENCE: Final = 30_000
@@ -66,7 +66,8 @@ def _files(service: Service, log: str | None, pre_start: str | None, scandir: st
         yield Rendered(NEEDS, "".join(f"{other}\n" for other in sorted(service.needs)), executable=False)
     if _tells_nothing(service):
         yield Rendered(BEGINS, "", executable=False)
-    for path, own in (("data/check", service.check), ("prepare", service.prepare)):
+    at_its_limit = service.check and script("check.sh", {"NAME": service.name}).removeprefix(_HEADER)
+    for path, own in (("data/check", at_its_limit), ("check", service.check), ("prepare", service.prepare)):
         if own is not None:
             yield Rendered(path, f"{_HEADER}{own.rstrip()}\n", executable=True)
     finish = _finish(service, pre_start)
@@ -98,10 +99,12 @@ def _main(service: Service) -> str:
 
 def _finish(service: Service, pre_start: str | None) -> str | None:
     """What s6 runs when it ended; nothing where there is nothing to do."""
-    parts = _asked({"stay-down": pre_start is not None, "sweep": _stays_a_shell(service)})
+    asked = {"stay-down": pre_start is not None, "check": bool(service.check), "sweep": _stays_a_shell(service)}
+    parts = _asked(asked)
     if not parts:
         return f"{_HEADER}{service.finish.rstrip()}\n" if service.finish is not None else None
-    text = script("finish.sh", {"SIGNAL": _signal(service), "TRIES": f"{_tries(service)}"}, parts)
+    fields = {"SIGNAL": _signal(service), "TRIES": f"{_tries(service)}", "NAME": service.name}
+    text = script("finish.sh", fields, parts)
     return "\n".join(filter(None, (text, service.finish))).rstrip() + "\n"
 
 
