@@ -18,9 +18,10 @@ import pytest
 
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.lab.connection import connect, output
+from pyinfra_overlaymig.lab.removal import remove_tree
 
 _CLI = "from pyinfra_overlaymig.cli.main import main; main()"
-# Runs the program and kills it with SIGKILL right before the n-th program that it starts.
+# Runs the program and kills it with SIGKILL right before the n-th program that it starts, or tree that it removes.
 _KILLED = """\
 import os, signal, sys
 from pyinfra_overlaymig.lab import run
@@ -35,6 +36,9 @@ def before(real):
     return call
 run._complete = before(run._complete)
 os.posix_spawn = before(os.posix_spawn)
+for name in ("fleet", "machine"):
+    there = sys.modules[f"pyinfra_overlaymig.lab.{name}"]
+    there.remove_tree = before(there.remove_tree)
 """
 
 
@@ -204,6 +208,51 @@ def test_a_directory_that_is_no_lab_is_left_alone(tmp_path: Path) -> None:
         assert "is no lab: it holds precious" in done.stderr
     assert [path.name for path in precious.parent.iterdir()] == ["precious"]
     assert precious.read_text() == "mine"
+
+
+def test_a_lab_on_a_volume_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
+    """A volume has a lost+found, and is a mount point; a machine's /data has what is immovable and a mount."""
+    image, other = tmp_path / "image", tmp_path / "other"
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    other.mkdir()
+    (other / "precious").write_text("mine")
+    top = Path(tempfile.mkdtemp(prefix="overlaymig-test-", dir="/var/tmp"))
+    subprocess.run(["mount", "-o", "loop", image, top], check=True)
+    try:
+        here = lab.Lab.at(top)
+        lab.up(here, 1)
+        data = lab.machine(here, "lab-1").data
+        (data / "mounted").mkdir()
+        (data / "held").write_text("x")
+        subprocess.run(["mount", "--bind", other, data / "mounted"], check=True)
+        subprocess.run(["chattr", "+i", data / "held", data], check=True)
+        ended = _overlaymig(here, "lab", "down")
+        assert ended.returncode == 0, ended.stderr
+        assert [path.name for path in top.iterdir()] == ["lost+found"]
+        assert (other / "precious").read_text() == "mine"
+    finally:
+        subprocess.run(["umount", top], check=True)
+        top.rmdir()
+
+
+def test_a_subvolume_goes_with_what_holds_it(tmp_path: Path) -> None:
+    image, top = tmp_path / "image", tmp_path / "top"
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    top.mkdir()
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, top], check=True)
+    try:
+        (top / "lab/data").mkdir(parents=True)
+        subprocess.run(["btrfs", "-q", "subvolume", "create", top / "lab/data/one"], check=True)
+        (top / "lab/data/one/file").write_text("x")
+        remove_tree(top / "lab")
+        assert list(top.iterdir()) == []
+        remove_tree(top / "lab")
+    finally:
+        subprocess.run(["umount", top], check=True)
 
 
 def test_up_killed_before_any_of_its_steps_is_completed_by_the_next(labs: tuple[lab.Lab, lab.Lab]) -> None:

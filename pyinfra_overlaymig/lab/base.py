@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyinfra_overlaymig.lab.locking import Report, locked
+from pyinfra_overlaymig.lab.removal import remove_tree
 from pyinfra_overlaymig.lab.run import run
 from pyinfra_overlaymig.lab.sources import Sources, host_sources
 
@@ -75,11 +76,6 @@ def built_once(target: Path, report: Report, saying: str, build: Callable[[Path,
             (scratch / "made").rename(target)
             remove_tree(scratch)
     return target
-
-
-def remove_tree(path: Path) -> None:
-    """Remove ``path`` with all below it, but nothing that is mounted there."""
-    run(["rm", "-rf", "--one-file-system", "--", path])
 
 
 def _key(sources: Sources) -> str:

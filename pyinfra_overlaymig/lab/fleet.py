@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab import audit, network, prerequisites, ssh
-from pyinfra_overlaymig.lab.base import remove_tree
 from pyinfra_overlaymig.lab.connection import at_once, wait_for_ssh
 from pyinfra_overlaymig.lab.layout import MAX_MACHINES, Lab, Place, place, places
 from pyinfra_overlaymig.lab.locking import Report, locked
@@ -25,6 +24,7 @@ from pyinfra_overlaymig.lab.machine import (
     start,
     write_known_hosts,
 )
+from pyinfra_overlaymig.lab.removal import remove_tree
 
 _BOOTING = 8
 """Machines that boot at the same time: more of them only wait for the same two cores."""

@@ -32,7 +32,7 @@ from pyinfra_overlaymig.errors import OverlaymigError
 MAX_MACHINES = 200
 SCRIPT = Path(__file__).with_name("machine.sh")
 _NAME = re.compile(r"lab-([1-9][0-9]{0,2})")
-_OWN = re.compile(r"subnet|id_ed25519(\.pub)?|known_hosts|machines|audit|probe-.*|\..*\.new(\.pub)?")
+_OWN = re.compile(r"subnet|id_ed25519(\.pub)?|known_hosts|machines|audit|probe-.*|lost\+found|\..*\.new(\.pub)?")
 # mount(8) gives `:` `,` `\` and blanks a meaning in lowerdir=.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+@=-]*")
 

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from pyinfra_overlaymig.errors import OverlaymigError
 from pyinfra_overlaymig.lab import namespaces, network, process, vm
-from pyinfra_overlaymig.lab.base import remove_tree
 from pyinfra_overlaymig.lab.layout import Lab, Place
 from pyinfra_overlaymig.lab.locking import Report, write_file
+from pyinfra_overlaymig.lab.removal import remove_tree
 from pyinfra_overlaymig.lab.run import detach, run
 from pyinfra_overlaymig.migration.bundle import runner_archive
 
