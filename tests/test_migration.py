@@ -147,6 +147,10 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
         ("description: x\nstate: [/usr]\n", 2, "belongs to the system", "narrower"),
         ("description: x\nstate: [/lib/modules]\n", 2, "belongs to the system", "narrower"),
         ("description: x\nstate: [/boot]\n", 2, "belongs to the system", "narrower"),
+        *(
+            (f"description: x\nstate: [{path}]\n", 2, "belongs to the system", "narrower")
+            for path in ("/usr/lib", "/usr/lib/x", "/usr/local", "/usr/share", "/etc/pam.d", "/etc/passwd", "/bin/")
+        ),
         ("description: x\nstate:\n  - /srv/a\n  - /srv/a/b\n", 4, "overlap", "outer"),
         ("description: x\nstate:\n  - /srv/a\nstate_links:\n  - /srv/b\n", 5, "no state path", "under `state`"),
         ("description: x\nservices:\n  A b: {run: x}\n", 3, "is no service name", "postgresql"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pyinfra_overlaymig.format import FORMAT, lines, octal, rules
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.ids import valid_id
+from pyinfra_overlaymig.format.paths import SHARED, is_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,8 +94,18 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 def parse(text_: str) -> Plan:
     """The plan that ``text_`` is the canonical form of; FormatError where it is of none, or of one that may not be."""
+    plan = read(text_)
+    _check(plan)
+    # Two texts of one plan would have two digests.
+    if text(plan) != text_:
+        raise FormatError("the plan is not in its canonical form")
+    return plan
+
+
+def read(text_: str) -> Plan:
+    """The plan of a record: it was applied when something else may have been allowed, and has to be got rid of."""
     found = _collect(lines.whole(text_))
-    plan = Plan(
+    return Plan(
         id=found["id"][0] if found["id"] else "",
         depends=tuple(found["depends"]),
         conflicts=tuple(found["conflicts"]),
@@ -108,11 +119,6 @@ def parse(text_: str) -> Plan:
         members=tuple(map(_member, found["member"])),
         links=tuple(map(_link, found["link"])),
     )
-    _check(plan)
-    # Two texts of one plan would have two digests.
-    if text(plan) != text_:
-        raise FormatError("the plan is not in its canonical form")
-    return plan
 
 
 def _collect(text_: str) -> dict[str, list[str]]:
@@ -183,6 +189,10 @@ def _check_state(plan: Plan) -> None:
         trouble = rules.state_trouble(path)
         if trouble or path != rules.state_path(path):
             raise FormatError(trouble[0] if trouble else f"state path {path!r} is not in its plain form")
+    brought = [one.path for one in plan.members] + [one.path for one in plan.links]
+    for path in SHARED:
+        if path in plan.state and any(is_below(one, f"files{path}") for one in brought):
+            raise FormatError(rules.shared_trouble(path, "the migration itself")[0])
     over = rules.overlap(plan.state)
     if over:
         raise FormatError(f"state path {over[0]!r} and {over[1]!r} overlap")

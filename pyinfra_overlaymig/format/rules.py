@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from pyinfra_overlaymig.format.paths import FOREIGN, INITIALIZED, OF_PACKAGES, OF_PROGRAMS, STATE, is_below
+from pyinfra_overlaymig.format.paths import FOREIGN, INITIALIZED, OF_ALL, OF_PACKAGES, OF_PROGRAMS, STATE, is_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ SETTINGS: Final = (
     *("notification_fd", "timeout_kill", "max_death_tally", "environment", "needs"),
 )
 """Keys of a service that shape it."""
+
+
+_UNSEEN = "what layers bring there could not be seen"
 
 
 def valid_service(name: str) -> bool:
@@ -49,20 +52,33 @@ def state_trouble(text: str) -> tuple[str, str] | None:
             )
     if is_below(path, _MARKS):
         return f"state path {text!r} is where the marks of services are", "name another directory"
+    if path in OF_ALL:
+        return (
+            f"state path {text!r} belongs to the system",
+            f"{_UNSEEN}; name a narrower directory, like {narrower(path)}",
+        )
     for tops, why in (
         (OF_PACKAGES, "packages and files would disagree after a rollback"),
-        (OF_PROGRAMS, "what layers bring there could not be seen"),
+        (OF_PROGRAMS, _UNSEEN),
     ):
         for top in tops:
             if is_below(path, top) or is_below(top, path):
                 return (
                     f"state path {text!r} touches {top}, which belongs to the system",
-                    f"{why}; name a narrower directory, like {_narrower(path)}",
+                    f"{why}; name a narrower directory, like {narrower(path)}",
                 )
     return None
 
 
-def _narrower(path: str) -> str:
+def shared_trouble(path: str, what: str) -> tuple[str, str]:
+    """What to say of a state path of `SHARED` where ``what`` has files."""
+    return (
+        f"state path {path!r} belongs to the system: {what} has files there",
+        f"{_UNSEEN}; name a narrower directory, like {narrower(path)}",
+    )
+
+
+def narrower(path: str) -> str:
     """Where a program would keep what is its own, near ``path``."""
     return f"{path}/postgresql" if path in ("/etc", "/opt", "/var/lib") else "/var/lib/postgresql"
 

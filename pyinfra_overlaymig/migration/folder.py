@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.format import rules
 from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, valid_id
-from pyinfra_overlaymig.format.paths import is_below
+from pyinfra_overlaymig.format.paths import SHARED, is_below
 from pyinfra_overlaymig.format.plan import SCRIPTS
 from pyinfra_overlaymig.migration.document import closest
 from pyinfra_overlaymig.migration.manifest import Manifest, load_manifest
@@ -106,12 +107,14 @@ def _check_state(folder: Path, manifest: Manifest, members: tuple[Member, ...]) 
     for path in manifest.state:
         for member in members:
             if is_below(f"files{path}", member.path):
-                raise InvalidMigration(
-                    f"state path {path!r}: {member.path} is no directory",
-                    hint="name the directory that it lies in",
-                    file=folder / "migration.yaml",
-                    line=manifest.lines.get("state"),
-                )
+                trouble = f"state path {path!r}: {member.path} is no directory", "name the directory that it lies in"
+            elif path in SHARED and is_below(member.path, f"files{path}"):
+                trouble = rules.shared_trouble(path, "the migration itself")
+            else:
+                continue
+            raise InvalidMigration(
+                trouble[0], hint=trouble[1], file=folder / "migration.yaml", line=manifest.lines.get("state")
+            )
 
 
 def _contents(folder: Path) -> tuple[tuple[Member, ...], tuple[Link, ...]]:

@@ -40,6 +40,16 @@ def first_line(path: str) -> str:
     return read(path).partition("\n")[0]
 
 
+def read_end(path: str, most: int) -> str:
+    """The last bytes of the file ``path`` as text, empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
 def lines(path: str) -> list[str]:
     """The lines of ``path``, none where it does not exist."""
     text = read(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 
-from pyinfra_overlaymig.format.paths import DATA, LIVE, SCANDIR, SERVICES, SYSTEM
-from pyinfra_overlaymig.runner import capabilities, package_manager, reserve, services, snapshots, store, trees
+from pyinfra_overlaymig.format import rules
+from pyinfra_overlaymig.format.paths import DATA, LAYERS, LIVE, SCANDIR, SERVICES, SHARED, SYSTEM
+from pyinfra_overlaymig.runner import capabilities, files, package_manager, reserve, services, snapshots, store, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.say import Leave, refused
 
@@ -29,6 +31,7 @@ def check(bundle: Bundle) -> None:
     _check_relations(bundle)
     _check_stopped(bundle)
     _check_order(bundle)
+    _check_shared(bundle)
     if bundle.plan.services and not services.supported():
         raise refused(
             f"{bundle.plan.id} has services, and s6-svscan does not run on {SCANDIR}",
@@ -79,6 +82,15 @@ def _check_order(bundle: Bundle) -> None:
             f"{bundle.plan.id} is out of order: {last} is applied already",
             f"migrations run in the order of their ids: if no machine has it yet, give it an id after {last}",
         )
+
+
+def _check_shared(bundle: Bundle) -> None:
+    """State in place of what packages share would hide what layers have there, and will have."""
+    for path in set(SHARED).intersection(bundle.plan.state).difference(store.state_paths()):
+        for layer in ("the base", *store.stack()):
+            top = path if layer == "the base" else f"{LAYERS}/{layer}{path}"
+            if files.plain_dir(top) and any(not stat.S_ISDIR(found.st_mode) for _, found in trees.walk(top)):
+                raise refused(*rules.shared_trouble(path, layer))
 
 
 def _check_space(bundle: Bundle) -> None:

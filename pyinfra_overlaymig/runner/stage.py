@@ -18,6 +18,7 @@ from pyinfra_overlaymig.runner import (
     files,
     linux,
     spawn,
+    stage_left,
     stage_root,
     stage_state,
     state_places,
@@ -156,6 +157,7 @@ def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
     code = _script(stage, seconds)
     files.write_plain(f"{stage.directory}/script", f"{code}\n")
     if code == 0:
+        stage_left.tell(stage)
         stage_state.settle(stage, kept)
     session.unwatched()
     if code == 0:

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES
-from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, stage_kernel, store
+from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, stage_kernel, store, topmost
 from pyinfra_overlaymig.runner.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID
 
 TYPE_CHECKING = False
@@ -44,21 +44,35 @@ def lend(stage: Stage) -> None:
     """Puts files into the stage that are not to stay: names as the live root resolves them, and a policy-rc.d that
     lets no maintainer script start a service. Written, not bound over: a script may replace or remove them.
     """
-    lent = []
-    for path in _LENT:
-        text = files.read(f"{LIVE}/{path}")
-        if text and _plain(f"{stage.root}/{path}") and files.read(f"{stage.root}/{path}") != text:
-            files.write_plain(f"{stage.root}/{path}", text)
-            lent.append(path)
-    policy = f"{stage.root}/usr/sbin/policy-rc.d"
+    lent = [path for path in _LENT if _lend_live(stage.root, path)]
+    policy = rooted.resolve(stage.root, "usr/sbin/policy-rc.d")
     if os.path.isdir(os.path.dirname(policy)) and (_plain(policy) or not files.there(policy)):
         files.write_plain(policy, _POLICY, 0o755)
         os.chmod(policy, 0o755)
         lent.append("usr/sbin/policy-rc.d")
     files.make_dirs(f"{stage.directory}/lent")
-    for number, path in enumerate(lent):
-        copies.copy_entry(f"{stage.root}/{path}", f"{stage.directory}/lent/{number}")
-    files.write_lines(f"{stage.directory}/lent/paths", lent)
+    places = [rooted.resolve(stage.root, path) for path in lent]
+    for number, place in enumerate(places):
+        copies.copy_entry(place, f"{stage.directory}/lent/{number}")
+    files.write_lines(f"{stage.directory}/lent/paths", [place[len(stage.root) + 1 :] for place in places])
+
+
+def _lend_live(root: str, path: str) -> bool:
+    """Whether what the live root has there is to be taken back; what it is a link to in /run goes with the stage's."""
+    text = files.read(rooted.resolve(LIVE, path))
+    place = rooted.resolve(root, path)
+    if not text or (files.there(place) and not _plain(place)) or files.read(place) == text:
+        return False
+    in_run = place.startswith(f"{root}/run/")
+    if in_run:
+        files.make_dirs(os.path.dirname(place))
+    if not os.path.isdir(os.path.dirname(place)):
+        return False
+    fresh = not files.there(place)
+    files.write_plain(place, text)
+    if fresh:
+        os.chmod(place, 0o644)
+    return not in_run
 
 
 def _plain(path: str) -> bool:
@@ -70,10 +84,21 @@ def _plain(path: str) -> bool:
 def take_back_lent(stage: Stage) -> None:
     """Takes out of the upper what was lent and left as it was; what a script made of it is the script's."""
     for number, path in enumerate(files.lines(f"{stage.directory}/lent/paths")):
-        made = f"{stage.upper}/{path}"
-        if _plain(made) and files.read(made) == files.read(f"{stage.directory}/lent/{number}"):
+        made, lent = f"{stage.upper}/{path}", f"{stage.directory}/lent/{number}"
+        if not _plain(made) or files.read(made) != files.read(lent):
+            continue
+        own = topmost.file(path)
+        if own and _about(made) != _about(lent):
+            # Its owner or mode is a change, and what it holds is none.
+            files.write_plain(made, files.read(own))
+        else:
             os.unlink(made)
     files.drop(f"{stage.directory}/lent")
+
+
+def _about(path: str) -> tuple[object, ...]:
+    found = os.lstat(path)
+    return found.st_mode, found.st_uid, found.st_gid, copies.attributes(path, overlay=False)
 
 
 def lay_files(stage: Stage) -> None:

@@ -7,6 +7,7 @@ both, maybe by links: its contents are taken from the stage afterwards.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.runner.audit.session import Session
     from pyinfra_overlaymig.runner.stage import Stage
 
+_READ_ONLY_SAID = os.strerror(errno.EROFS)
 _READ_ONLY = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
@@ -215,4 +217,6 @@ def hint(stage: Stage) -> str:
         if not files.there(f"{stage.directory}/state/{number}/upper"):
             name, above = octal.escape_text(path), octal.escape_text(os.path.dirname(path))
             return f"state path {name} is the script's to make, as {above} is not there: mkdir -p {name}"
+    if _READ_ONLY_SAID in files.read_end(f"{stage.directory}/log", 4096):
+        return "/data, /sys and /proc/sys are not to be written: data is a state path, a swap file a service makes"
     return ""

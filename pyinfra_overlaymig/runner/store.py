@@ -161,7 +161,7 @@ def record(id: str) -> Record | None:
 
 def plan(id: str) -> Plan:
     """The plan that a migration was applied with."""
-    return plan_format.parse(files.read(f"{MIGRATIONS}/{id}/manifest"))
+    return plan_format.read(files.read(f"{MIGRATIONS}/{id}/manifest"))
 
 
 def limits(id: str) -> Limits:

@@ -15,6 +15,12 @@ def directory(path: str) -> str:
     return place if files.plain_dir(place) else ""
 
 
+def file(path: str) -> str:
+    """The same of a file."""
+    place = _entry(path)
+    return place if os.path.isfile(place) and not os.path.islink(place) else ""
+
+
 def meant(path: str) -> str:
     """The relative ``path`` without links: where they lead."""
     return rooted.follow(f"/{path}", lambda place: rooted.link(_entry(place[1:])))[1:]
