@@ -66,9 +66,8 @@ OF_PROGRAMS: Final = (
     *("/bin", "/boot", "/etc/s6", "/lib", "/lib32", "/lib64", "/libx32", "/sbin"),
     *("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/libx32", "/usr/sbin"),
     *("/usr/local/bin", "/usr/local/lib", "/usr/local/sbin"),
-    *("/etc/alternatives", "/etc/apt", "/etc/default", "/etc/dpkg", "/etc/init.d", "/etc/ld.so.cache"),
+    *("/etc/alternatives", "/etc/apt", "/etc/default", "/etc/dpkg", "/etc/init.d"),
     *("/etc/ld.so.conf.d", "/etc/pam.d", "/etc/profile.d", "/etc/security", "/etc/systemd"),
-    *("/etc/group", "/etc/gshadow", "/etc/hostname", "/etc/hosts", "/etc/passwd", "/etc/resolv.conf", "/etc/shadow"),
 )
 """What the system is: state in place of it, or of what holds it, would keep every layer's from being seen."""
 
