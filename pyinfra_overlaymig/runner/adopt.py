@@ -17,13 +17,13 @@ from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format.ids import valid_id
 from pyinfra_overlaymig.format.octal import unescape_path
 from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING, UPPER
-from pyinfra_overlaymig.runner import catch_up, copies, drift, files, finish, seal, stage, store, trees
+from pyinfra_overlaymig.runner import catch_up, copies, drift, files, finish, seal, stage, store, topmost, trees
 from pyinfra_overlaymig.runner.entries import FIXED
 from pyinfra_overlaymig.runner.say import say, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from pyinfra_overlaymig.format.changes import Change
     from pyinfra_overlaymig.format.limits import Limits
@@ -40,7 +40,6 @@ def adopt(label: str, found: tuple[Change, ...]) -> None:
     sockets = {change.path for change in found if change.kind == "s"}
     for path in sorted(sockets):
         warn(f"/{path} is a socket, which is its program's: it stays as it is")
-    given_up = tuple(_kept_above(change, sockets) for change in found if change.path not in sockets)
     found = tuple(change for change in found if change.path not in sockets)
     id = local_id(f"adopt_{label}")
     directory = f"{STAGING}/{id}"
@@ -55,7 +54,7 @@ def adopt(label: str, found: tuple[Change, ...]) -> None:
     for name in ("paths", "paths.old"):
         files.mark(f"{directory}/state/{name}")
     _copy(upper, one.upper, [unescape_path(change.path) for change in found])
-    drift.prepare_drop(directory, given_up)
+    drift.prepare_drop(directory, [_but_what_it_holds(change) for change in found])
     say(f"adopting {len(found)} changes by hand as {id}")
     seal.commit(one)
     finish.finish(id)
@@ -70,10 +69,9 @@ def unkeepable(found: Iterable[Change]) -> str:
     return "" if any(change.kind != "s" for change in found) else "a socket is its program's, and nothing for a layer"
 
 
-def _kept_above(change: Change, sockets: Collection[str]) -> Change:
-    """Of a directory that holds one of ``sockets``, only its metadata is given up."""
-    held = change.kind == "d" and any(path.startswith(f"{change.path}/") for path in sockets)
-    return change._replace(op="M") if held else change
+def _but_what_it_holds(change: Change) -> Change:
+    """Of a directory, what is not adopted with it (a socket, what came since, what is no package's) is drift still."""
+    return change._replace(op="M") if change.kind == "d" else change
 
 
 def _copy(source: str, target: str, paths: Iterable[str]) -> None:
@@ -81,7 +79,8 @@ def _copy(source: str, target: str, paths: Iterable[str]) -> None:
 
     Without what directories hold, and with the directories above, which would else hide those below them.
     """
-    wanted = {above for path in paths for above in (path, *trees.parents(path))}
+    adopted = set(paths)
+    wanted = {above for path in adopted for above in (path, *trees.parents(path))}
     copied: dict[tuple[int, int], str] = {}
     for path in sorted(wanted, key=os.fsencode):
         found = os.lstat(f"{source}/{path}")
@@ -96,7 +95,9 @@ def _copy(source: str, target: str, paths: Iterable[str]) -> None:
     # Last, and the deepest first: what they hold would change their times.
     for path in sorted(wanted, key=os.fsencode, reverse=True):
         if files.plain_dir(f"{target}/{path}"):
-            copies.take_metadata(f"{source}/{path}", f"{target}/{path}", times=True)
+            # What somebody did to one that only holds them is not adopted.
+            given = "" if path in adopted else topmost.directory(path)
+            copies.take_metadata(given or f"{source}/{path}", f"{target}/{path}", times=True, overlay=not given)
 
 
 def _catch_up(upper: str, layer: str) -> None:

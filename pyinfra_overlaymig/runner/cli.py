@@ -59,6 +59,7 @@ usage: system-migrate VERB [ARGUMENT…]
   drift              what was changed outside of migrations
   drift discard PATH…    give such changes up: the machine shows the generation's own again
   drift adopt PATH…      keep them: they become a layer of their own
+                         both take --packages: all of what was installed or removed by hand
   diff ID            what a migration changed and who did it, by package and directory
     --raw              its records, for programs
   capture NAME [--] CMD  run CMD in the running root and record what it changes, and who: diff NAME shows it

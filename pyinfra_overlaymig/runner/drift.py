@@ -1,8 +1,8 @@
 """Drift: what lies in the running root's upper, that is, what was changed outside of migrations; and what a switch
 does to it.
 
-  upper/change/drop       entries to leave out of the next upper, lines as in changes.list; of a directory that differs
-                          only in its metadata, just that is given up
+  upper/change/drop       entries to leave out of the next upper, lines as in changes.list; `M` of a directory: just its
+                          metadata is given up, and all of it where it holds nothing then
   upper/change/bring/     a tree as of an upper, of entries to put back where they are missing
   JOURNAL/drift/          drift that gives way to a migration: `drop`, and `bring/`, what it was
 """
@@ -149,15 +149,24 @@ def change(to: int) -> None:
                 trees.forget_origin(f"{top}/{path}")
     for one in drop:
         path = unescape_path(one.path)
-        if one.op == "M" and one.kind == "d":
+        if _is_metadata(one):
             _take_metadata(top, path)
             # What it holds is drift still, and what the generation has there is to be seen beside it.
             trees.forget_opaque(f"{top}/{path}")
         elif all(files.plain_dir(f"{top}/{above}") for above in trees.parents(path)):
             # A directory that has become a link meanwhile would lead out of the upper.
             files.drop(f"{top}/{path}")
+    # The deepest first. One that is a link by now is none.
+    for path in sorted((unescape_path(one.path) for one in drop if _is_metadata(one)), key=os.fsencode, reverse=True):
+        if all(files.plain_dir(f"{top}/{above}") for above in trees.parents(path)):
+            trees.remove_empty(f"{top}/{path}")
     if os.path.isdir(f"{_CHANGE}/bring"):
         trees.link_tree(f"{_CHANGE}/bring", top, skip_existing=True)
+
+
+def _is_metadata(one: Change) -> bool:
+    """Whether just that is given up, of a directory that may hold other drift."""
+    return one.op == "M" and one.kind == "d"
 
 
 def drop_at_next_switch(changes: Iterable[Change]) -> None:

@@ -23,6 +23,7 @@ from pyinfra_overlaymig.runner import (
     leftovers,
     linux,
     package_manager,
+    packages,
     recovery,
     seal,
     services,
@@ -182,14 +183,21 @@ def _failed(one: Transaction, code: int) -> Leave:
 def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:
     """Drift is in the way: what the migration wants to be done about it."""
     _name_drift(one.id, conflicts)
+    theirs = packages.changed_by_hand()
+    every = packages.whole(conflicts, theirs)
+    if how != "refuse" and len(every) > len(conflicts):
+        say(f"with it goes all that belongs to what was installed or removed by hand: {theirs.who}")
     if how == "discard":
         say("giving it up, as the migration says")
-        drift.prepare_drop(one.directory, conflicts)
+        drift.prepare_drop(one.directory, packages.apart(every, conflicts))
     elif how == "adopt":
-        _adopt(one, conflicts)
+        _adopt(one, every)
     else:
-        hint = "to give these changes up: system-migrate drift discard PATH; to keep them in a layer: drift adopt PATH"
-        write(2, f"  hint: {hint}\n")
+        what = "--packages" if len(every) > len(conflicts) else "PATH"
+        if what != "PATH":
+            warn(f"packages were installed or removed by hand: {theirs.who}")
+        up, in_layer = f"system-migrate drift discard {what}", f"drift adopt {what}"
+        write(2, f"  hint: to give these changes up: {up}; to keep them in a layer: {in_layer}\n")
         one.phase = Phase.REFUSED
         raise Leave(3)
 
