@@ -162,8 +162,14 @@ def test_a_volume_of_a_state_path_is_seen(fresh: Rig) -> None:
     applied(fresh, "20250102-001_else", "echo x >/etc/x")
     applied(fresh, "20250102-002_mode", "chmod 700 /srv/own")
     before = fresh.tree()
-    text = applied(fresh, "20250102-003_file", "echo x >/srv/own/x; echo y >/etc/y", 9)
-    assert "/data/state/srv/own/x, which is on another file system" in text
+    text = applied(fresh, "20250102-003_file", "head -c 1000000 /dev/zero >/srv/own/x; echo y >/etc/y", 9)
+    assert "No space left on device" in text
+    change = "rm /srv/own/full; echo after >/srv/own/before; ln /srv/own/before /srv/own/d"
+    applied(fresh, "20250102-003_file", change, 9, verify="grep -q after /srv/own/d; exit 1")
+    assert fresh.tree() ^ before == frozenset()
+    applied(fresh, "20250102-003_file", change)
+    assert fresh.sh("cd /srv/own; ls -A; cat before; test before -ef d") == "before\nd\nafter\n"
+    before = fresh.tree()
     fresh.sh("mount -o remount,ro /data/state/srv/own")
     assert "read-only" in applied(fresh, "20250102-004_mode", "chmod 777 /srv/own", 9)
     assert fresh.tree() ^ before == frozenset()
@@ -171,7 +177,7 @@ def test_a_volume_of_a_state_path_is_seen(fresh: Rig) -> None:
     done = fresh.run(RUNNER, "rollback", "--restore-state", "2")
     assert (done.code, "a file system of its own" in done.text) == (3, True), done.text
     go(fresh, "2")
-    assert fresh.sh("cat /srv/own/before /srv/holds/vol/v; stat -c %a /srv/own") == "before\nv\n700\n"
+    assert fresh.sh("cat /srv/own/before /srv/holds/vol/v; stat -c %a /srv/own") == "after\nv\n700\n"
     assert fresh.sh("grep -c ' /srv/' /proc/self/mountinfo") == "3\n"
     go(fresh, "0")
     assert fresh.sh("grep -c ' /srv/' /proc/self/mountinfo || :") == "0\n"

@@ -24,6 +24,7 @@ from pyinfra_overlaymig.runner import (
     owners,
     state,
     state_back,
+    state_far,
     state_plan,
     trees,
 )
@@ -66,6 +67,15 @@ class World:
         self.accounts: owners.Accounts = {}
         vars(owners).update(STATE=str(self.state), ACCOUNTS=str(self.top / "accounts"), LIVE="/")
         vars(owners)["coming"] = lambda: self.accounts
+
+    @contextmanager
+    def far(self) -> Iterator[None]:
+        """The state path is a file system of its own."""
+        linux.mount("tmpfs", str(self.live), "tmpfs")
+        try:
+            yield
+        finally:
+            linux.umount(str(self.live))
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
@@ -166,6 +176,59 @@ def test_what_ran_on_new_state_does_not_stop_its_undo(
     for name in (world.part / "had").read_text("utf-8", "surrogateescape").splitlines():
         path = octal.unescape_path(name)[2:]
         assert after[path][:5] == before[path][:5]
+
+
+@given(base=unlinked, done=tree_model.many, cuts=st.tuples(*[st.integers(0, 90)] * 3))
+@settings(anywhere, max_examples=25)
+def test_state_on_a_file_system_of_its_own(
+    disk: Path, base: list[tuple[Any, ...]], done: list[tuple[Any, ...]], cuts: tuple[int, int, int]
+) -> None:
+    """As of any other, through interruptions; and nothing of the runner's stays there."""
+    world = World(disk)
+    with world.far():
+        tree_model.in_turn(world.live, base)
+        before, after = world.run(done)
+        first, second, third = cuts
+        for steps in (first, second):
+            with tree_model.killed(steps):
+                state.publish(str(world.journal))
+        state.publish(str(world.journal))
+        state.sync(str(world.journal))
+        if third % 2:
+            with tree_model.killed(third):
+                state.take_back(str(world.journal))
+            state.take_back(str(world.journal))
+        state.drop_far(str(world.journal))
+        assert world.picture() == (before if third % 2 else after)
+
+
+def test_what_is_prepared_goes_where_it_comes_to_nothing(disk: Path) -> None:
+    """Cut off anywhere."""
+    for steps in range(0, 40, 3):
+        world = World(disk)
+        with world.far():
+            (world.live / "d").mkdir()
+            with world.stage() as seen:
+                (seen / "d/file").write_text("x")
+            before = world.picture()
+            with tree_model.killed(steps):
+                state.plan(str(world.journal))
+            state.drop_far(str(world.journal))
+            assert world.picture() == before
+
+
+def test_what_is_somebody_elses_is_not_taken_for_what_was_prepared(disk: Path) -> None:
+    world = World(disk)
+    with world.far():
+        mine = world.live / state_far.NAME / "mine"
+        mine.parent.mkdir()
+        mine.touch()
+        with world.stage() as seen:
+            (seen / "file").write_text("x")
+        with pytest.raises(Leave, match="is in the way"):
+            state.plan(str(world.journal))
+        state.drop_far(str(world.journal))
+        assert mine.exists()
 
 
 def test_state_of_an_older_journal_is_taken_back(disk: Path) -> None:

@@ -51,7 +51,7 @@ def carry(new: str) -> None:
     """Binds what is to go with it, and the state of the current generation, below ``new``: what holds others first."""
     kept = _places(new)
     # Those in others as well: a service's own script may have bound one.
-    places = {*kept, *store.state_paths()}
+    places = {*kept, *(state_places.shown(new, path) for path in store.state_paths())}
     files.write_lines(f"{_STATE}.new", sorted(map(octal.escape_text, places)))
     there = mountinfo.read(1)
     state = {*places, *_paths(_STATE)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format.paths import STAGING
-from pyinfra_overlaymig.runner import files, leftovers, trees
+from pyinfra_overlaymig.runner import files, leftovers, state, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import now
 
@@ -13,6 +13,7 @@ from pyinfra_overlaymig.runner.clock import now
 def discard(id: str) -> None:
     """Drops a stage altogether."""
     audit.unread(f"{STAGING}/{id}")
+    state.drop_far(f"{STAGING}/{id}")
     leftovers.give_up(f"{STAGING}/{id}")
 
 
@@ -32,6 +33,7 @@ def shrink(id: str) -> None:
     """
     top = f"{STAGING}/{id}"
     audit.unread(top)
+    state.drop_far(top)
     leftovers.give_up(*(f"{top}/{part}" for part in _NO_EVIDENCE))
     if trees.disk_usage(top) > _LARGE or _crowded():
         leftovers.give_up(f"{top}/upper", f"{top}/files")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 
-from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING, STATE
+from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING
 from pyinfra_overlaymig.runner import (
     bindings,
     confirm,
@@ -16,7 +16,6 @@ from pyinfra_overlaymig.runner import (
     evidence,
     files,
     leftovers,
-    linux,
     metadata,
     owners,
     reserve,
@@ -64,7 +63,7 @@ def finish(id: str) -> None:
         copies.copy_entry(f"{journal}/log", f"{MIGRATIONS}/{id}/log.new")
         os.rename(f"{MIGRATIONS}/{id}/log.new", f"{MIGRATIONS}/{id}/log")
     bindings.keep(f"{MIGRATIONS}/{id}")
-    linux.syncfs(STATE)
+    state.sync(journal)
     files.write_file(f"{MIGRATIONS}/{id}/applied", f"at {now()}\ngeneration {store.current()}\n")
     # Whoever is told that it succeeded must not see it finished, or even reverted, by the next boot.
     files.sync_dir(f"{MIGRATIONS}/{id}")

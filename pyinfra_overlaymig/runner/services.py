@@ -7,10 +7,11 @@ them follow a generation.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import files, needs, s6, store
+from pyinfra_overlaymig.runner import copies, files, needs, s6, store
 from pyinfra_overlaymig.runner.clock import Deadline
 
 TYPE_CHECKING = False
@@ -145,9 +146,20 @@ def forget(journal: str) -> None:
         log = f"{paths.LOGS}/{name}"
         if files.plain_dir(log):
             files.drop(f"{journal}/log.{name}")
-            os.rename(log, f"{journal}/log.{name}")
+            _move(log, f"{journal}/log.{name}")
         _prune(f"{paths.INITIALIZED}/{name}")
         _prune(log)
+
+
+def _move(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # /data/state may be a file system of its own.
+        copies.copy_tree(source, target)
+        files.drop(source)
 
 
 def _prune(path: str) -> None:

@@ -24,7 +24,6 @@ The journal is a directory: staging/<id> of a migration, rollback of a rollback 
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from typing import NamedTuple
@@ -37,7 +36,10 @@ from pyinfra_overlaymig.runner import (
     files,
     immovable,
     leftovers,
+    linux,
     owners,
+    state_entries,
+    state_far,
     state_plan,
     topmost,
     trees,
@@ -58,6 +60,11 @@ class Part(NamedTuple):
 
     def has(self, name: str) -> str:
         return f"{self.directory}/{name}"
+
+    def tree(self, name: str) -> str:
+        """The same of `upper` and `old`, which may be elsewhere: state_far.py."""
+        place = self.has(name)
+        return os.readlink(place) if os.path.islink(place) else place
 
 
 def each(journal: str) -> list[Part]:
@@ -142,7 +149,8 @@ def accounts_of(snapshot: str) -> str:
 def _publish_changes(part: Part) -> None:
     from pyinfra_overlaymig.runner import state_owners
 
-    upper, old = part.has("upper"), part.has("old")
+    state_far.check(part.directory)
+    upper, old = part.tree("upper"), part.tree("old")
     moves = state_owners.follow(part)
     with directories.below(part.live) as held:
         if moves:
@@ -155,8 +163,8 @@ def _publish_changes(part: Part) -> None:
                 if staged is not None:
                     directory, last = held.of(path)
                     if name == "had":
-                        _set_aside(directory, last, f"{old}/{path}")
-                    _put(f"{upper}/{path}", staged, directory, last)
+                        state_entries.set_aside(directory, last, f"{old}/{path}")
+                    state_entries.put(f"{upper}/{path}", staged, directory, last)
         for line in files.lines(part.has("times")):
             time, _, name = line.partition(" ")
             copies.set_time(held.open(octal.unescape_path(name)[2:]), int(time))
@@ -179,60 +187,6 @@ def names(file: str) -> list[str]:
     return [octal.unescape_path(line)[2:] for line in files.lines(file)]
 
 
-def _set_aside(directory: int, name: str, old: str) -> None:
-    """Keeps what is about to be replaced, once.
-
-    A file stays in its place until the rename over it, so that a reader sees the old one or the new one; a directory
-    cannot be renamed over. What it is, link(2) tells soonest: services stand still meanwhile.
-    """
-    for _ in range(2):
-        try:
-            os.link(name, old, src_dir_fd=directory, follow_symlinks=False)
-        except FileExistsError:
-            # Once is enough: what is there now may be what came in its place.
-            return
-        except FileNotFoundError:
-            if stat_at(directory, name) is None:
-                return
-            files.make_dirs(os.path.dirname(old), mode=0o700)
-        except OSError as error:
-            _move_aside(directory, name, old, error)
-            return
-        else:
-            return
-
-
-def _move_aside(directory: int, name: str, old: str, error: OSError) -> None:
-    """What cannot have another name: a directory, or a file that has as many as it can have."""
-    found = stat_at(directory, name)
-    if found is None:
-        return
-    if error.errno != errno.EMLINK and not stat.S_ISDIR(found.st_mode):
-        raise error
-    if not files.there(old):
-        files.make_dirs(os.path.dirname(old), mode=0o700)
-        os.rename(name, old, src_dir_fd=directory)
-
-
-def _put(place: str, staged: os.stat_result, directory: int, name: str) -> None:
-    """One entry; a whiteout takes away what is there."""
-    if trees.is_whiteout(staged):
-        _unlink(directory, name)
-        os.unlink(place)
-        return
-    if stat.S_ISDIR(staged.st_mode):
-        # It stands where a file was, which has been set aside.
-        _unlink(directory, name)
-    os.rename(place, name, dst_dir_fd=directory)
-
-
-def _unlink(directory: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
-
-
 def take_back(journal: str) -> None:
     """Undoes what was published, if anything was."""
     from pyinfra_overlaymig.runner import state_back
@@ -246,7 +200,21 @@ def keep(journal: str, name: str) -> None:
     if not files.there(f"{journal}/state/paths"):
         return
     files.make_dirs(REPLACED, mode=0o700)
+    drop_far(journal)
     os.rename(f"{journal}/state", f"{REPLACED}/{name}")
+
+
+def drop_far(journal: str) -> None:
+    """What was prepared on other file systems goes."""
+    for part in each(journal):
+        state_far.drop(part.directory)
+
+
+def sync(journal: str) -> None:
+    """What was published is on the disk."""
+    linux.syncfs(STATE)
+    for part in each(journal):
+        state_far.sync(part.directory)
 
 
 def drop_replaced() -> None:

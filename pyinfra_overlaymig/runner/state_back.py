@@ -8,7 +8,7 @@ from functools import partial
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import STATE
-from pyinfra_overlaymig.runner import copies, directories, files, immovable, owners, removal, trees
+from pyinfra_overlaymig.runner import copies, directories, files, immovable, owners, removal, state_far, trees
 from pyinfra_overlaymig.runner.directories import stat_at
 from pyinfra_overlaymig.runner.owners_change import Moves, acls
 from pyinfra_overlaymig.runner.state import accounts_of, each, names
@@ -63,6 +63,7 @@ def _restore_changes(part: Part) -> None:
     """Entries that were new go, what was replaced returns, metadata is as it was; of owners, by name: their numbers are
     those of the stack that goes, and follow the other one later.
     """
+    state_far.check(part.directory)
     moves: Moves = {}
     if files.there(part.has("moves")):
         owners.follow(part.path, owners.read(part.has("owners")))
@@ -74,7 +75,7 @@ def _restore_changes(part: Part) -> None:
         for path in names(part.has("new")):
             _remove(held, path)
         for path in names(part.has("had")):
-            _bring_back(held, path, part.has("old"))
+            _bring_back(held, path, part.tree("old"))
         known = dict(_attributes(part.has("attributes")))
         metadata = [line.split(" ", 2) for line in files.lines(part.has("metadata"))]
         for mode, owner, name in metadata:

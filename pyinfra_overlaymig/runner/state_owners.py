@@ -45,7 +45,7 @@ def own(part: Part, held: Directories, moves: Moves) -> None:
         files.write_file(part.has("owning"), "".join(f"{line}\n" for line in lines))
     for line in files.lines(part.has("owning")):
         uid, gid, held_text, name = line.split(" ", 3)
-        place = trees.below(part.has("upper"), octal.unescape_path(name)[2:])
+        place = trees.below(part.tree("upper"), octal.unescape_path(name)[2:])
         mode = stat.S_IMODE(os.lstat(place).st_mode)
         copies.set_metadata(place, (int(uid), int(gid)), mode, copies.attributes_of(held_text))
     files.write_file(part.has("owned"), "")
@@ -54,7 +54,7 @@ def own(part: Part, held: Directories, moves: Moves) -> None:
 def _copied(part: Part, held: Directories, moves: Moves) -> Iterator[str]:
     """What is on both sides."""
     for path in (*state.names(part.has("dirs")), *state.names(part.has("had"))):
-        place = trees.below(part.has("upper"), path)
+        place = trees.below(part.tree("upper"), path)
         staged = trees.lstat(place)
         directory, name = held.of(path) if path else (held.open(""), ".")
         is_now = stat_at(directory, name)
@@ -70,13 +70,13 @@ def _copied(part: Part, held: Directories, moves: Moves) -> Iterator[str]:
 def _inherited(part: Part, held: Directories, moves: Moves) -> Iterator[str]:
     """What is new has its ACL from the directory that it was made in."""
     for path in state.names(part.has("new")):
-        place = f"{part.has('upper')}/{path}"
+        place = f"{part.tree('upper')}/{path}"
         default = copies.attributes(held.of(path)[0]).get("system.posix_acl_default", b"")
         if not default or trees.lstat(place) is None:
             continue
         below = [f"{path}/{one}" for one, _ in trees.walk(place)] if files.plain_dir(place) else []
         for one in (path, *below):
-            made = f"{part.has('upper')}/{one}"
+            made = f"{part.tree('upper')}/{one}"
             found = os.lstat(made)
             yield from _line(made, one, (found.st_uid, found.st_gid), dict.fromkeys(ACLS, default), moves)
 

@@ -35,6 +35,14 @@ def place(root: str, path: str) -> str:
     return rooted.resolve(root, path)[len(root) :]
 
 
+def shown(root: str, path: str) -> str:
+    """The same; a circle of links leads nowhere else."""
+    try:
+        return place(root, path)
+    except OSError:
+        return path
+
+
 def trouble(root: str, path: str) -> Trouble | None:
     """Why what ``root`` has at ``path`` can be no directory of state; None where it can."""
     name = octal.escape_text(path)

@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format.octal import escape_path
-from pyinfra_overlaymig.runner import copies, files, immovable, state_links, trees
+from pyinfra_overlaymig.runner import copies, files, immovable, state_far, state_links, trees
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
@@ -52,11 +52,15 @@ def write(directory: str, live: str) -> None:
     if state_links.keep(upper, live, _live_kinds(live, kinds)):
         kinds = _upper_kinds(upper)
     found = decide(kinds, _live_kinds(live, kinds))
-    _refuse_unchangeable(directory, live, found)
+    _refuse_other_file_systems(live, found)
     _refuse_immovable(upper, live, found)
     for path in (*found.had, *found.new):
         clean(f"{upper}/{path}")
-    files.make_dirs(f"{directory}/old", mode=0o700)
+    if os.lstat(live).st_dev == os.lstat(directory).st_dev:
+        files.make_dirs(f"{directory}/old", mode=0o700)
+    elif found.had or found.new:
+        state_far.bring(directory, live, found.dirs, (*found.had, *found.new))
+    upper = os.path.realpath(upper)
     for name, paths in found._asdict().items():
         files.write_lines(f"{directory}/{name}", [_named(path) for path in paths])
     times = [f"{os.lstat(trees.below(upper, path)).st_mtime_ns} {_named(path)}" for path in found.dirs]
@@ -103,16 +107,16 @@ def _live_kinds(live: str, upper: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _refuse_unchangeable(directory: str, live: str, found: Decision) -> None:
-    """Entries are renamed from one into the other: what cannot be has to be known before the commit."""
-    device = os.lstat(directory).st_dev
+def _refuse_other_file_systems(live: str, found: Decision) -> None:
+    """Within a state path, entries are renamed: what cannot be has to be known before the commit."""
+    device = os.lstat(live).st_dev
     for path in (*found.new, *found.had):
         place = trees.below(live, path.rpartition("/")[0])
         if os.lstat(place).st_dev != device:
             raise Leave(
-                9, f"the install script changed {live}/{path}, which is on another file system than /data/system: that"
-                " cannot be done in one step",
-                "leave what is there to the service, or have /data/state on one file system",
+                9, f"the install script changed {live}/{path}, which is on another file system than {live}: that cannot"
+                " be done in one step",
+                "leave what is there to the service, or have each state path on one file system",
             )  # fmt: skip
 
 
