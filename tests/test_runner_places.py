@@ -182,7 +182,8 @@ def test_a_volume_of_a_state_path_is_seen(fresh: Rig) -> None:
     go(fresh, "0")
     assert fresh.sh("grep -c ' /srv/' /proc/self/mountinfo || :") == "0\n"
     fresh.sh("umount /data/state/srv/own /data/state/srv/holds/vol")
-    applied(fresh, "20250104-001_without", "test ! -e /srv/own/before", state=["/srv/own"])
+    text = applied(fresh, "20250104-001_without", "test ! -e /srv/own/before", state=["/srv/own"])
+    assert "state path /srv/own was a file system of its own" in text
 
 
 ACCOUNTS = "useradd -r -u {} -U alpha; useradd -r -u {} -U beta\n"

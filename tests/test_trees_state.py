@@ -432,6 +432,34 @@ def test_names_that_a_script_links_again_are_as_it_left_them(disk: Path) -> None
     assert (world.live / "one").samefile(world.live / "d/two")
 
 
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("mv one three", "d/two three"),
+        ("mv d e", "e/two one"),
+        ("mv d/two d/three; mv d e", "e/three one"),
+        ("rm -r d; mkdir d; mv one d/one; touch -r d x; rm x", "d/one"),
+        ("mkdir -p n/m; mv one n/m/one", "d/two n/m/one"),
+    ],
+)
+def test_names_that_are_moved_are_names_of_one_file_still(disk: Path, command: str, names: str) -> None:
+    """An overlay copies what is moved, and with it goes what it had in common with the others."""
+    world = linked(disk)
+    before = world.picture()
+    with world.stage() as seen:
+        subprocess.run(["sh", "-euc", command], cwd=seen, check=True)
+        after = tree_model.picture(seen)
+    state.plan(str(world.journal))
+    (world.journal / "publishing").touch()
+    state.publish(str(world.journal))
+    found = [one for one in world.live.rglob("*") if one.is_file()]
+    assert sorted(str(one.relative_to(world.live)) for one in found) == names.split(" ")
+    assert len({one.stat().st_ino for one in found}) == 1
+    assert {path: one[:6] for path, one in world.picture().items()} == {path: one[:6] for path, one in after.items()}
+    state.take_back(str(world.journal))
+    assert world.picture() == before
+
+
 @pytest.mark.parametrize("other", ["removed", "its directory removed", "its directory replaced"])
 def test_a_name_that_is_gone_is_in_nobodys_way(disk: Path, other: str) -> None:
     world = linked(disk)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STAGING, STATE, is_below
-from pyinfra_overlaymig.runner import copies, directories, files, linux, mountinfo, state_places, store
+from pyinfra_overlaymig.runner import copies, data_mounts, directories, files, linux, mountinfo, state_places, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_MOVE, MS_REC
 from pyinfra_overlaymig.runner.say import warn
 from pyinfra_overlaymig.runner.state import into_place
@@ -53,6 +53,7 @@ def carry(new: str) -> None:
     # Those in others as well: a service's own script may have bound one.
     places = {*kept, *(state_places.shown(new, path) for path in store.state_paths())}
     files.write_lines(f"{_STATE}.new", sorted(map(octal.escape_text, places)))
+    data_mounts.tell_missing(kept.values())
     there = mountinfo.read(1)
     state = {*places, *_paths(_STATE)}
     mounts = [one for one in to_carry(there, state) if not _came_with_state(one, state, there)]

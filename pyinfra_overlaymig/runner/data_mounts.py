@@ -6,12 +6,15 @@ would read and write what lies beneath.
 
 from __future__ import annotations
 
-from pyinfra_overlaymig.format.paths import DATA, LIVE, is_below
-from pyinfra_overlaymig.runner import linux, mountinfo
+from pyinfra_overlaymig.format import octal
+from pyinfra_overlaymig.format.paths import DATA, LIVE, STATE, VOLUMES, is_below
+from pyinfra_overlaymig.runner import files, linux, mountinfo
 from pyinfra_overlaymig.runner.say import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pyinfra_overlaymig.runner.mountinfo import Mount
 
 
@@ -40,3 +43,15 @@ def _alike(one: Mount, other: Mount) -> bool:
 def on(top: str) -> list[str]:
     """Where at ``top`` or below it something is mounted."""
     return sorted({one.place for one in mountinfo.read() if is_below(one.place, top)})
+
+
+def tell_missing(paths: Collection[str]) -> None:
+    """Names state paths that were file systems of their own when they were bound last, and are none now: what is seen
+    there is what lies beneath. Once, as it may be somebody's will.
+    """
+    known = {octal.unescape_text(line) for line in files.lines(VOLUMES)}
+    now = {path for path in paths if STATE + path in on(STATE + path)}
+    for path in sorted(known.intersection(paths) - now):
+        warn(f"state path {octal.escape_text(path)} was a file system of its own, and nothing is mounted there now")
+    if (left := known.difference(paths) | now) != known:
+        files.write_file(VOLUMES, "".join(f"{octal.escape_text(path)}\n" for path in sorted(left)))

@@ -92,12 +92,14 @@ def _refuse_other_file_system(directory: str, path: str) -> None:
 
 
 def _mount(directory: str, path: str, contents: str, now: list[str]) -> None:
+    shown = files.plain_dir(contents)
     files.make_dirs(f"{directory}/upper", f"{directory}/work", contents)
     if files.plain_dir(STATE + path):
         os.symlink(STATE + path, f"{directory}/lower")
     else:
         copies.copy_tree(contents, f"{directory}/lower")
-    if not (os.path.islink(f"{directory}/lower") and state_merge.begin(contents, path, f"{directory}/upper", now)):
+    merges = shown and os.path.islink(f"{directory}/lower")
+    if not (merges and state_merge.begin(contents, path, f"{directory}/upper", now)):
         # Its time as well: where a script leaves it alone, there is nothing to change.
         copies.take_metadata(f"{directory}/lower/.", f"{directory}/upper", times=True)
     mounts.mount_over(directory, contents, "volatile", flags=MS_NODEV)

@@ -59,7 +59,8 @@ class _Filling:
         self.copy = copy
 
     def directory(self, shown: str, path: str, upper: str) -> None:
-        """A directory that both have: a holder is as the stack has it, another one as it lies there."""
+        """A directory that both have: a holder, or an empty one, is as the stack has it, another one as it is."""
+        empty = {"lost+found"}.issuperset(files.names(STATE + path))
         for entry in trees.entries(shown):
             here, there = f"{path}/{entry.name}", f"{STATE}{path}/{entry.name}"
             if not files.there(there):
@@ -67,4 +68,5 @@ class _Filling:
             elif here not in self.known and files.plain_dir(there) and files.plain_dir(entry.path):
                 os.mkdir(f"{upper}/{entry.name}")
                 self.directory(entry.path, here, f"{upper}/{entry.name}")
-        copies.take_metadata(shown if path in self.holders else STATE + path, upper, times=True, overlay=False)
+        as_shown = empty or path in self.holders
+        copies.take_metadata(shown if as_shown else STATE + path, upper, times=True, overlay=False)
