@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 LAB_PACKAGES := auditd python3-venv mmdebstrap nftables iproute2 openssh-client util-linux mount procps
-TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz
+TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz podman runc
 SH := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh pyinfra_overlaymig/facts/*.sh) \
 	$(wildcard deploys/migrations/*/*.sh)
 SH_SERVICES := $(wildcard pyinfra_overlaymig/migration/s6/*.sh)

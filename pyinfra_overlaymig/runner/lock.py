@@ -38,10 +38,11 @@ class _TimeIsUp(Exception):
     pass
 
 
-def take(verb: str, id: str = "", *, wait: bool = False) -> None:
+def take(verb: str, id: str = "", *, wait: bool = False, aloud: bool = True) -> None:
     """Holds the lock until this process and its children end, or `release`.
 
-    Leaves with 3, naming the holder, when another process has it; with ``wait``, shows what that does and waits.
+    Leaves with 3, naming the holder, when another process has it; with ``wait``, waits, and shows what that does unless
+    it is not to be ``aloud``.
     """
     files.make_dirs(LOCK)
     descriptor = os.open(_FLOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -52,7 +53,7 @@ def take(verb: str, id: str = "", *, wait: bool = False) -> None:
         if not wait:
             os.close(descriptor)
             raise _locked()
-        _wait(descriptor)
+        _wait(descriptor) if aloud else fcntl.flock(descriptor, fcntl.LOCK_EX)
     _held.append(descriptor)
     record(verb, id)
 

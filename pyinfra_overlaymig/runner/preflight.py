@@ -32,7 +32,7 @@ def check(bundle: Bundle) -> None:
     _check_stopped(bundle)
     _check_order(bundle)
     _check_shared(bundle)
-    if bundle.plan.services and not services.supported():
+    if bundle.plan.services and not (services.supported() or services.is_nobodys()):
         raise refused(
             f"{bundle.plan.id} has services, and s6-svscan does not run on {SCANDIR}",
             f"boot the machine through: system-migrate boot s6-svscan {SCANDIR}",

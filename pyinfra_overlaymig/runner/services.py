@@ -11,7 +11,7 @@ import errno
 import os
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import copies, files, needs, s6, store
+from pyinfra_overlaymig.runner import copies, files, needs, processes, s6, store
 from pyinfra_overlaymig.runner.clock import Deadline
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ ROOT = ""
 """The base's own root, as the base view has it."""
 BASE = "base"
 """What is said to define a service that no layer does."""
+_SUPERVISOR = "s6-svscan"
 
 _layers: dict[tuple[str, ...], dict[str, str]] = {}
 """Of the stack that was asked for last, the topmost layer of each service: it is asked for all the time."""
@@ -35,6 +36,13 @@ def supported() -> bool:
 def supported_within(seconds: float) -> bool:
     """The same, where s6-svscan may be about to start."""
     return s6.scanned(paths.SCANDIR, Deadline(seconds))
+
+
+def is_nobodys() -> bool:
+    """Whether nothing supervises services here: the machine was booted into another program, as a container may be."""
+    first = processes.read(1)
+    booted = files.there(f"{paths.RUN}/running")
+    return booted and not supported() and first is not None and first.name != _SUPERVISOR
 
 
 def directory(name: str) -> str:

@@ -26,16 +26,33 @@ def follow(
     """
     if not services.supported():
         _broken()
-        if services.order():
-            warn("s6-svscan does not run here: no service can be started")
-            return False
-        return True
+        return _lay_out(layers) if services.is_nobodys() else not _missing_supervisor()
     return _Follow(journal, layers, back=back, force=force or back).run(more)
+
+
+def _lay_out(layers: Collection[str]) -> bool:
+    """Where nothing supervises services they are there for whoever starts s6-svscan, which is no failure."""
+    for name in services.supervised():
+        if services.of_ours(name) and not (services.defined(name) and services.current(name)):
+            files.drop(services.linked(name), services.directory(name))
+    supervision.boot(paths.LIVE)
+    if names := [name for name in services.order() if services.layer(name) in layers]:
+        warn(f"nothing supervises services here: not started: {' '.join(names)}")
+    return True
+
+
+def _missing_supervisor() -> bool:
+    if not services.order():
+        return False
+    warn("s6-svscan does not run here: no service can be started")
+    return True
 
 
 def stand(layer: str) -> bool:
     """Whether the services that ``layer`` brought are ready still, at the end of its migration; else False, said."""
     own = [name for name in services.supervised() if services.layer(name) == layer]
+    if services.is_nobodys():
+        return True
     return not readiness.wait([readiness.Waiting(name) for name in own if not services.is_down_by_wish(name)])
 
 

@@ -10,8 +10,8 @@ import os
 import signal
 
 from pyinfra_overlaymig.format.paths import RUN, SCANDIR
-from pyinfra_overlaymig.runner import assembly, base, files, loading, spawn
-from pyinfra_overlaymig.runner.say import refused, usage, warn
+from pyinfra_overlaymig.runner import assembly, base, files, loading, memory, spawn
+from pyinfra_overlaymig.runner.say import attempt, refused, usage, warn
 from pyinfra_overlaymig.runner.verbs import settle
 
 _KILLED = 128
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> int:
     base.need_root()
     if files.there(f"{RUN}/running"):
         raise refused("this machine has been booted", "boot is the entrypoint of a machine, once for each start")
+    if not attempt(memory.ensure):
+        warn("what is above is missing")
     _assemble()
     while True:
         trouble = _try(command)

@@ -26,9 +26,9 @@ def main(_: list[str]) -> int:
             warn("the recovery was not finished: system-migrate recover goes on with it")
         lock.release()
     # Without the lock: a service that never gets ready must not keep operators out.
-    late = readiness.late() if supported else readiness.expected()
+    late = readiness.late() if supported else [] if services.is_nobodys() else readiness.expected()
     attempt(temporary.clear)
-    lock.take("boot", wait=True)
+    lock.take("boot", wait=True, aloud=False)
     if store.current() != booted:
         return 0
     if not late:
