@@ -46,6 +46,19 @@ class InvalidMigration(OverlaymigError):
         return f"{where}: {self.message}"
 
 
+def unreadable(file: Path, error: OSError) -> InvalidMigration:
+    """A file of a migration that cannot be read, in words."""
+    hint = f"let this user read it (chmod u+r), or take it out of the migration: {file.name}"
+    if not isinstance(error, PermissionError):
+        hint = "look at it, and at the disk that it is on; then run this again"
+    return InvalidMigration(f"cannot be read: {in_words(error)}", hint=hint, file=file)
+
+
+def in_words(error: OSError) -> str:
+    """What the system says, without the number that it calls it by."""
+    return (error.strerror or f"{error}").lower()
+
+
 class InvalidOrder(InvalidMigration):
     """Migrations that are sound one by one cannot be applied together."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 import pyinfra_overlaymig
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.migration.bundle import pack, runner_archive, wire
+from pyinfra_overlaymig.migration.bundle import pack, packed, runner_archive
 from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.migration.model import Member, Migration
+from pyinfra_overlaymig.migration.packing import Packets, compressed
 
 ID = "20240206-001_demo"
 PACKAGE = Path(pyinfra_overlaymig.__file__).parent
@@ -184,12 +186,26 @@ def test_any_name_survives_tar_and_sums(found: list[bytes]) -> None:
         assert checked.returncode == 0, checked.stderr
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
-    """A bundle never holds anything but what its plan says."""
+@pytest.mark.parametrize("text", ["no more", "", "x"])
+def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, text: str) -> None:
+    """A bundle never holds anything but what its plan says; whoever asks for more of it hears the same."""
+    path = make(tmp_path)
+    (path / "files/etc/demo/changed").write_text("y")
+    migration = load(path)
+    (path / "files/etc/demo/changed").write_text(text)
+    packets = packed(migration)
+    for _ in range(2):
+        with pytest.raises(InvalidMigration, match="changed while it was being packed") as caught:
+            list(packets)
+        assert caught.value.file == path / "files/etc/demo/changed"
+
+
+def test_a_file_that_goes_meanwhile_is_named(tmp_path: Path) -> None:
+    """In words, and with its path."""
     path = make(tmp_path)
     migration = load(path)
-    (path / "files/etc/demo/empty").write_text("no more")
-    with pytest.raises(InvalidMigration, match="changed while it was being packed") as caught:
+    (path / "files/etc/demo/empty").unlink()
+    with pytest.raises(InvalidMigration, match="cannot be read: no such file") as caught:
         pack(migration)
     assert caught.value.file == path / "files/etc/demo/empty"
 
@@ -204,15 +220,37 @@ def test_limits_say_how(tmp_path: Path) -> None:
     assert b"timeout 60" not in migration.plan
 
 
-@pytest.mark.parametrize("size", [0, 1, 24_515, 24_516, 24_517, 1 << 20])
-def test_the_wire_is_lines_of_base64(size: int) -> None:
-    """Each is a packet of ssh, which has room for 32,704 bytes with the end of the line."""
+@pytest.mark.parametrize("size", [0, 1, 32_703, 32_704, 32_705, 1 << 20])
+def test_what_is_sent_is_packets(size: int) -> None:
+    """Each is a packet of ssh, which has room for 32,704 bytes; they are made once, for whoever asks first."""
     data = os.urandom(size)
-    lines = wire(data)
-    assert len(lines) == -(-size // 24_516)
-    assert all(0 < len(line) < 32_704 for line in lines)
-    text = "".join(f"{line}\n" for line in lines).encode("ascii")
-    assert subprocess.run(["base64", "-d"], input=text, capture_output=True, check=True).stdout == data
+    packets = Packets(data[at : at + 1000] for at in range(0, size, 1000))
+    first, second = iter(packets), iter(packets)
+    found = [(one, next(second)) for one in first]
+    assert all(one is other for one, other in found)
+    assert len(found) == -(-size // 32_704)
+    assert all(0 < len(packet) <= 32_704 for packet, _ in found)
+    assert b"".join(packets) == data
+
+
+def test_packets_tell_how_far_they_are(tmp_path: Path) -> None:
+    """By the bytes of the files, not by what they are compressed to."""
+    path = make(tmp_path)
+    (path / "files/large").write_bytes(os.urandom(3 << 20) + bytes(3 << 20))
+    migration = load(path)
+    packets = packed(migration)
+    until = [passed for _, passed in packets.counted()]
+    assert until == sorted(until)
+    assert (6 << 20) < until[-1] == packets.total
+    assert b"".join(packets) == pack(migration)
+
+
+def test_what_does_not_get_smaller_is_not_compressed() -> None:
+    """Zlib takes longer for it than any network; all else is, and it is one gzip file for whoever reads it."""
+    random, text = os.urandom(5 << 20), b"all work and no play\n" * 250_000
+    made = b"".join(compressed([random, text]))
+    assert len(random) < len(made) < len(random) * 1.02
+    assert gzip.decompress(made) == random + text
 
 
 def test_the_runner_is_whole() -> None:

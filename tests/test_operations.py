@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import subprocess
 import sys
@@ -22,15 +23,19 @@ from pyinfra.api import (
 from pyinfra.api.connect import connect_all
 from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
+from pyinfra.connectors.util import write_stdin
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra_testing.util import FakeState, create_host
 
 from pyinfra_overlaymig import operations
+from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.format.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status
 from pyinfra_overlaymig.format.status_reader import parse
-from pyinfra_overlaymig.migration.bundle import pack, runner_archive, wire
+from pyinfra_overlaymig.migration.bundle import pack, runner_archive
 from pyinfra_overlaymig.migration.folder import load
+from pyinfra_overlaymig.migration.packing import Count, Packets
 from pyinfra_overlaymig.operations import (
+    _upload,
     generation_active,
     machine_prepared,
     migration_applied,
@@ -183,12 +188,45 @@ def test_a_migration_is_one_command_with_the_bundle_as_input(folder: Path, monke
     fleet = Fleet(one=READY)
     with ctx_state.use(fleet.state), ctx_host.use(fleet.host("one")):
         (command,) = migration_applied._inner(migration=folder / ID)
-    assert command.connector_arguments["_stdin"] == wire(pack(load(folder / ID)))
+    assert b"".join(one.encode() for one in command.connector_arguments["_stdin"]) == pack(load(folder / ID))
     script = command.get_raw_value().replace(
         "/data/system/runner/system-migrate apply --confirm 60 -", "sh -c 'cat >/dev/null; echo $OVERLAYMIG_WHO'"
     )
     found = subprocess.run(["sh", "-c", script], input="", capture_output=True, text=True, check=True)
     assert found.stdout.startswith("it's me@")
+
+
+def test_what_is_sent_arrives_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes, through pyinfra, which sends texts; and where it takes long it says how far it is."""
+    monkeypatch.setattr(_upload, "_EVERY", 0.0)
+    data = bytes(range(256)) * 1000 + b"no newline at its end"
+    count = Count(len(data))
+    packets = Packets(count.of([data[:100_000], data[100_000:]]), count)
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert _received(_upload.Upload(Fleet(one=READY).host("one"), "it", packets)) == data
+    assert "it: 0.1 MB of 0.3 MB sent" in caplog.text
+    assert "it: all of 0.3 MB sent in 0 s" in caplog.text
+
+
+def test_what_cannot_be_packed_to_its_end_is_no_exception(caplog: pytest.LogCaptureFixture) -> None:
+    """It would end the run for all hosts: each says why, and sends what its machine will refuse."""
+
+    def source() -> Iterator[bytes]:
+        yield bytes(100_000)
+        raise InvalidMigration("changed while it was being packed", hint="run it again", file=Path("x"))
+
+    packets = Packets(source())
+    for _ in range(2):
+        assert len(_received(_upload.Upload(Fleet(one=READY).host("one"), "it", packets))) < 100_000
+    assert caplog.text.count("x: changed while it was being packed") == 2
+
+
+def _received(sent: list[str]) -> bytes:
+    received = io.BytesIO()
+    received.close = lambda: None  # type: ignore[method-assign]
+    write_stdin(sent, received)
+    return received.getvalue()
 
 
 def test_what_would_happen_is_said_before_anything_is_done(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -373,7 +411,7 @@ def test_a_real_machine_is_prepared_by_one_command(tmp_path: Path) -> None:
     """The command installs our runner, whose own status then says that nothing is left to do."""
     (command,) = prepared_commands()
     (tmp_path / "shared").mkdir()
-    (tmp_path / "shared/input").write_text("\n".join(command.connector_arguments["_stdin"]) + "\n")
+    (tmp_path / "shared/input").write_bytes(b"".join(one.encode() for one in command.connector_arguments["_stdin"]))
     result = run_in_sandbox(
         f"""
         ( {command.get_raw_value()} ) </sandbox/input >&2

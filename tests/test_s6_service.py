@@ -481,7 +481,7 @@ def test_whenever_it_is_killed_the_next_run_goes_on(server: Operator) -> None:
         wanted = SERVER | {"environment": {"GREETING": f"number {number % 2}"}}
         (command,), _ = commands_of(None, **wanted)
         text = command.get_raw_value()
-        stdin = "\n".join([*command.connector_arguments["_stdin"], ""]).encode()
+        stdin = b"".join(one.encode() for one in command.connector_arguments["_stdin"])
         server.rig.run("timeout", "-s", "KILL", f"{number / 50}", "sh", "-c", text, stdin=stdin)
         if number % 3 == 0:
             done = server.rig.run("sh", "-c", text, stdin=stdin)

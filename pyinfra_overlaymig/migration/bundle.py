@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import hashlib
-import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -13,29 +10,52 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import IO
 
-from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError
-from pyinfra_overlaymig.migration.model import Migration
+from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError, unreadable
+from pyinfra_overlaymig.migration.model import Member, Migration
+from pyinfra_overlaymig.migration.packing import TAR_END, Count, Packets, compressed, tar_member
 from pyinfra_overlaymig.migration.services import Rendered, render
 
 PACKAGE = "pyinfra_overlaymig"
 RUNNER = "runner"
+_BUFFER = 1 << 18
 LAUNCHER = f"{PACKAGE}/{RUNNER}/system-migrate"
 """Where the runner's archive has the program."""
-_LINE = 24_516
-"""Bytes in a line: pyinfra sends each by itself, and this makes a packet of ssh that is just not cut in two."""
 
 
 @dataclass(frozen=True)
 class _Entry:
+    """A link to ``target``, or a file: of ``content``, or of what is read from ``member`` when its turn comes."""
+
     path: str
     content: bytes = b""
     mode: int = 0o644
     target: str | None = None
+    member: Member | None = None
+
+    @property
+    def sha256(self) -> str:
+        return self.member.sha256 if self.member else _sha256(self.content)
 
 
 def pack(migration: Migration) -> bytes:
     """``migration`` as the tar.gz that `system-migrate apply -` reads."""
+    return b"".join(_tar_gz(_bundle(migration)))
+
+
+def packed(migration: Migration) -> Packets:
+    """The same in packets, which come while they are sent; InvalidMigration, then, where a file cannot be read."""
+    count = Count(size(migration))
+    return Packets(_tar_gz(_bundle(migration), count), count)
+
+
+def size(migration: Migration) -> int:
+    """Bytes of its files, about, as they may change until they are packed."""
+    return sum(member.source.stat().st_size for member in migration.members if member.source.exists())
+
+
+def _bundle(migration: Migration) -> list[_Entry]:
     files = [
         _Entry("plan", migration.plan),
         _Entry("limits", migration.limits),
@@ -43,17 +63,12 @@ def pack(migration: Migration) -> bytes:
         *_services(migration),
     ]
     links = [_Entry(link.path, target=link.target) for link in migration.links]
-    return _tar_gz([*files, *links, _Entry("sums", _sums(files))])
+    return [*files, *links, _Entry("sums", _sums(files))]
 
 
 def archive(files: Iterable[Rendered]) -> bytes:
     """A service directory as a tar.gz."""
-    return _tar_gz([_Entry(file.path, file.text.encode("utf-8"), file.mode) for file in files])
-
-
-def wire(data: bytes) -> list[str]:
-    """``data`` as lines of base64, fit for a command's input."""
-    return [base64.b64encode(data[at : at + _LINE]).decode("ascii") for at in range(0, len(data), _LINE)]
+    return b"".join(_tar_gz([_Entry(file.path, file.text.encode("utf-8"), file.mode) for file in files]))
 
 
 @cache
@@ -62,15 +77,12 @@ def runner_archive() -> tuple[bytes, str]:
     files = list(_runner_files())
     listing = "".join(f"{_sha256(file.content)}  {file.path}\n" for file in files)
     digest = _sha256(listing.encode("ascii"))
-    return _tar_gz([*files, _Entry("digest", f"{digest}\n".encode("ascii"))]), digest
+    return b"".join(_tar_gz([*files, _Entry("digest", f"{digest}\n".encode("ascii"))])), digest
 
 
 def _members(migration: Migration) -> Iterator[_Entry]:
     for member in migration.members:
-        content = member.source.read_bytes()
-        if _sha256(content) != member.sha256:
-            raise InvalidMigration("changed while it was being packed", hint="run it again", file=member.source)
-        yield _Entry(member.path, content, member.mode)
+        yield _Entry(member.path, mode=member.mode, member=member)
 
 
 def _services(migration: Migration) -> Iterator[_Entry]:
@@ -116,7 +128,7 @@ def _sums(files: list[_Entry]) -> bytes:
         name = os.fsencode(file.path)
         escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
         mark = b"\\" if escaped != name else b""
-        lines.append(mark + _sha256(file.content).encode("ascii") + b"  " + escaped + b"\n")
+        lines.append(mark + file.sha256.encode("ascii") + b"  " + escaped + b"\n")
     return b"".join(lines)
 
 
@@ -132,35 +144,49 @@ def _parents(entries: list[_Entry]) -> set[str]:
     return parents
 
 
-def _tar_gz(entries: list[_Entry]) -> bytes:
+def _tar_gz(entries: list[_Entry], count: Count | None = None) -> Iterator[bytes]:
     """A tar.gz of ``entries`` and the directories above them, without owner, time or chance."""
-    buffer = io.BytesIO()
-    with (
-        gzip.GzipFile("", "wb", 9, buffer, mtime=0) as stream,
-        tarfile.open(
-            fileobj=stream,
-            mode="w",
-            format=tarfile.GNU_FORMAT,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as archive,
-    ):
-        for path in sorted(_parents(entries), key=os.fsencode):
-            archive.addfile(_header(path, tarfile.DIRTYPE, 0o755))
-        for entry in sorted(entries, key=_by_path):
-            _add(archive, entry)
-    return buffer.getvalue()
+    return compressed(_tar(entries, count or Count(0)))
 
 
-def _add(archive: tarfile.TarFile, entry: _Entry) -> None:
-    if entry.target is not None:
-        link = _header(entry.path, tarfile.SYMTYPE, 0o777)
-        link.linkname = entry.target
-        archive.addfile(link)
-        return
-    header = _header(entry.path, tarfile.REGTYPE, entry.mode)
-    header.size = len(entry.content)
-    archive.addfile(header, io.BytesIO(entry.content))
+def _tar(entries: list[_Entry], count: Count) -> Iterator[bytes]:
+    for path in sorted(_parents(entries), key=os.fsencode):
+        yield from tar_member(_header(path, tarfile.DIRTYPE, 0o755))
+    for entry in sorted(entries, key=_by_path):
+        if entry.target is not None:
+            link = _header(entry.path, tarfile.SYMTYPE, 0o777)
+            link.linkname = entry.target
+            yield from tar_member(link)
+        else:
+            header = _header(entry.path, tarfile.REGTYPE, entry.mode)
+            yield from _member(header, entry.member, count) if entry.member else _file(header, entry.content)
+    yield TAR_END
+
+
+def _file(header: tarfile.TarInfo, content: bytes) -> Iterator[bytes]:
+    header.size = len(content)
+    return tar_member(header, [content])
+
+
+def _member(header: tarfile.TarInfo, member: Member, count: Count) -> Iterator[bytes]:
+    """A bundle never holds anything but what its plan says."""
+    try:
+        with member.source.open("rb") as file:
+            header.size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256()
+            yield from tar_member(header, count.of(_read(file, header.size, digest)))
+    except OSError as error:
+        raise unreadable(member.source, error) from error
+    if digest.hexdigest() != member.sha256:
+        raise InvalidMigration("changed while it was being packed", hint="run it again", file=member.source)
+
+
+def _read(file: IO[bytes], size: int, digest: hashlib._Hash) -> Iterator[bytes]:
+    """As many bytes as were promised; where the file has become shorter, the digest will not fit."""
+    while size and (piece := file.read(min(size, _BUFFER))):
+        digest.update(piece)
+        size -= len(piece)
+        yield piece
 
 
 def _header(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:

@@ -11,6 +11,7 @@ from pyinfra.api import State
 
 from pyinfra_overlaymig.facts import MachineStatus
 from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.migration.packing import Packets
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Memory:
 
     name: str
     plans: dict[str, str]
-    made: dict[bytes, list[str]]
+    made: dict[bytes, Packets]
     _status: Status | None = None
     _read_while_executing: bool = False
     _shown: set[str] = field(default_factory=set)
@@ -59,7 +60,7 @@ class Memory:
         """
         return () if self._executing else tuple(self._coming)
 
-    def once(self, what: bytes, make: Callable[[], list[str]]) -> list[str]:
+    def once(self, what: bytes, make: Callable[[], Packets]) -> Packets:
         """What is the same for all hosts: made for the first one that asks for ``what``."""
         if what not in self.made:
             self.made[what] = make()
@@ -77,7 +78,7 @@ class _Run:
 
     hosts: dict[str, Memory] = field(default_factory=dict)
     plans: dict[str, str] = field(default_factory=dict)
-    made: dict[bytes, list[str]] = field(default_factory=dict)
+    made: dict[bytes, Packets] = field(default_factory=dict)
 
 
 _runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()

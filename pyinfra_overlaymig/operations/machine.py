@@ -11,9 +11,11 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra_overlaymig.format.needs import PROGRAMS
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.status import Status
-from pyinfra_overlaymig.migration.bundle import LAUNCHER, runner_archive, wire
+from pyinfra_overlaymig.migration.bundle import LAUNCHER, runner_archive
+from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
 from pyinfra_overlaymig.operations._run import memory
+from pyinfra_overlaymig.operations._upload import Upload
 
 
 @operation()
@@ -66,8 +68,8 @@ def _prepare(packages: bool) -> StringCommand:
     needs = " ".join(f"{need.program}:{need.package}" for need in PROGRAMS)
     install = ("&& sh -c", QuoteString(script), f"packages {needs} </dev/null") if packages else ()
     return LiveCommand(
-        'd=$(mktemp -d) && base64 -d | tar -xz -C "$d"',
+        'd=$(mktemp -d) && tar -xz -C "$d"',
         *install,
         f'&& sh "$d/{LAUNCHER}" init && {PROGRAM} check; rc=$?; rm -rf "$d"; exit $rc',
-        _stdin=memory().once(b"runner", lambda: wire(runner_archive()[0])),
+        _stdin=Upload(host, "runner", memory().once(b"runner", lambda: Packets([runner_archive()[0]]))),
     )

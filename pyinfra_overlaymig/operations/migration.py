@@ -16,7 +16,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra_overlaymig.facts import MigrationTrace
 from pyinfra_overlaymig.format.paths import PROGRAM, STAGING
 from pyinfra_overlaymig.format.status import MigrationRecord, Status
-from pyinfra_overlaymig.migration.bundle import pack, wire
+from pyinfra_overlaymig.migration.bundle import packed
 from pyinfra_overlaymig.migration.model import Migration
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
@@ -28,6 +28,7 @@ from pyinfra_overlaymig.operations._command import (
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
 from pyinfra_overlaymig.operations._in_words import contents, edit, refusals
 from pyinfra_overlaymig.operations._run import memory
+from pyinfra_overlaymig.operations._upload import Upload
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -159,6 +160,7 @@ def _apply(wanted: Migration, *, wait: bool, confirm: int) -> StringCommand:
     operator = f"{getpass.getuser()}@{socket.gethostname()}"
     who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
     options = ["--wait"] * wait + [f"--confirm {confirm}"] * bool(confirm)
-    bundle = memory().once(wanted.plan + wanted.limits, lambda: wire(pack(wanted)))
+    bundle = memory().once(wanted.plan + wanted.limits, lambda: packed(wanted))
     command = ConfirmedCommand if confirm else TransactionCommand
-    return command("base64 -d |", who, PROGRAM, "apply", *options, "-", _stdin=bundle)
+    upload = Upload(host, wanted.id, bundle)
+    return command(who, PROGRAM, "apply", *options, "-", _stdin=upload)

@@ -16,13 +16,15 @@ from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services
 from pyinfra_overlaymig.format import readiness
 from pyinfra_overlaymig.format.paths import LOGS, SCANDIR, SERVICEDIRS
-from pyinfra_overlaymig.migration.bundle import archive, wire
+from pyinfra_overlaymig.migration.bundle import archive
 from pyinfra_overlaymig.migration.manifest import service_of
+from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.migration.scripts import filled
 from pyinfra_overlaymig.migration.services import Rendered, render_alone
 from pyinfra_overlaymig.operations._command import failure
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._service_steps import if_it_ran, in_words, steps_for, with_what_needs_it
+from pyinfra_overlaymig.operations._upload import Upload
 
 _NAME = re.compile(r"[A-Za-z0-9_@%+:][A-Za-z0-9_@%+:.-]*")
 _LETTERS: Final = {
@@ -147,7 +149,7 @@ def s6_service(
     memory().changes()
     arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
     script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
-    yield StringCommand("base64 -d |", script, _stdin=wire(archive(files))) if files else script
+    yield StringCommand(script, _stdin=Upload(host, service, Packets([archive(files)]))) if files else script
 
 
 def _check_names(service: str, **folders: str) -> None:
