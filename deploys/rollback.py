@@ -13,5 +13,5 @@ if generation is None:
     raise DeployError("say which generation: --data generation=N (0 is the base alone), or the id of a migration")
 
 generation_active(
-    name=f"Go to {generation}", generation=generation, restore_state=host.data.get("restore_state") == "yes"
+    name=f"Go to {generation}", generation=generation, restore_state=host.data.get("restore_state", False)
 )

@@ -20,6 +20,8 @@ from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.lab.connection import connect, output
 from pyinfra_overlaymig.lab.removal import remove_tree
 
+TOP = Path(__file__).parent.parent
+
 _CLI = "from pyinfra_overlaymig.cli.main import main; main()"
 # Runs the program and kills it with SIGKILL right before the n-th program that it starts, or tree that it removes.
 _KILLED = """\
@@ -179,7 +181,8 @@ def test_two_labs_live_side_by_side_and_go_without_a_trace(labs: tuple[lab.Lab, 
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     others = set(_says("nft", "list", "tables").splitlines())
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda here: _overlaymig(here, "lab", "up", "-n", "1"), labs))
+        counts = ("1", "2")
+        done = list(pool.map(lambda here, count: _overlaymig(here, "lab", "up", "-n", count), labs, counts))
     assert [end.returncode for end in done] == [0, 0], [end.stderr for end in done]
     one, two = labs
     assert lab.machine(one, "lab-1").address != lab.machine(two, "lab-1").address
@@ -190,12 +193,54 @@ def test_two_labs_live_side_by_side_and_go_without_a_trace(labs: tuple[lab.Lab, 
     assert set(_traces(one).values()) == {False}, _traces(one)
     assert _answer(two, "lab-1", "hostname") == "lab-1"
 
+    _one_goes(two)
     lab.down(two)
     assert set(_traces(two).values()) == {False}, _traces(two)
     assert set(_says("nft", "list", "tables").splitlines()) == others
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forward
     ended = _overlaymig(two, "lab", "down")
     assert (ended.returncode, f"there was no lab in {two.directory}" in ended.stdout) == (0, True), ended.stderr
+
+
+def _one_goes(here: lab.Lab) -> None:
+    """`down NAME`: the others run on, and `up` brings no other into its place unless it is asked for."""
+    ended = _overlaymig(here, "lab", "down", "lab-1", "lab-7")
+    assert (ended.returncode, "there is no lab-7" in ended.stderr) == (1, True), ended.stderr
+    ended = _overlaymig(here, "lab", "down", "lab-1")
+    assert (ended.returncode, ended.stdout) == (0, "lab-1 removed\nthe others stay: lab-2\n"), ended.stderr
+    assert _answer(here, "lab-2", "hostname") == "lab-2"
+    assert "lab-1" not in here.known_hosts.read_text()
+    assert "1 machines run: lab-2\n" in _overlaymig(here, "lab", "up").stdout
+
+
+def test_the_example_of_an_inventory_checks_host_keys(fleet: lab.Lab, tmp_path: Path) -> None:
+    """One that is not known is refused, and so is another than the one that is; not only said to be."""
+    machine = lab.machine(fleet, "lab-1")
+    text = (TOP / "inventories/static.py").read_text()
+    assert '"db-1.example.net", "db-2.example.net"' in text
+    inventory = tmp_path / "static.py"
+    inventory.write_text(text.replace('"db-1.example.net", "db-2.example.net"', f'"{machine.address}"'))
+    known = tmp_path / ".ssh/known_hosts"
+    known.parent.mkdir()
+    right = fleet.known_hosts.read_text()
+    kind, other = right.splitlines()[1].split()[1:]
+    argv: list[str | Path] = [
+        Path(sys.executable).with_name("pyinfra"),
+        "-y",
+        "--limit",
+        "databases",
+        "--key",
+        fleet.key,
+        inventory,
+    ]
+    for trusted, said, code in (("", "No host key", 1), (f"{machine.address} {kind} {other}\n", "", 1), (right, "", 0)):
+        known.write_text(trusted)
+        done = subprocess.run(
+            [*argv, "exec", "--", "true"], env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert text.count("CHECKED") == 3, "each group has it"
 
 
 def test_a_directory_that_is_no_lab_is_left_alone(tmp_path: Path) -> None:

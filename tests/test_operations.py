@@ -35,6 +35,7 @@ from pyinfra_overlaymig.migration.bundle import pack, runner_archive
 from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.migration.packing import Count, Packets
 from pyinfra_overlaymig.operations import (
+    _arguments,
     _upload,
     generation_active,
     machine_prepared,
@@ -389,6 +390,57 @@ def test_a_change_is_followed_by_a_fresh_status(folder: Path) -> None:
     fleet.execute()
     kinds = ["apply" if line.endswith("apply --confirm 60 -") else "status" for line in fleet.commands("one")]
     assert kinds == ["status", "status", "apply", "status", "apply"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        *((word, True) for word in (True, "true", "True", "yes", "YES", "on", "1", 1, " y ")),
+        *((word, False) for word in (False, "false", "no", "No", "off", "0", 0, "")),
+        *((word, None) for word in ("ja", "truee", 2, -1, 1.0, None, "yes please", [True])),
+    ],
+)
+def test_truth_from_outside_is_what_people_write_for_it(given: Any, read: bool | None) -> None:
+    """As `--data restore_state=no` gives a text, which is not empty; what is neither is refused."""
+    seen: list[Any] = []
+
+    def operation(restore: Any, other: Any = None, **_: Any) -> None:
+        seen.extend((restore, other))
+
+    reader = _arguments.read_first(restore=_arguments.truth)(operation)
+    if read is None:
+        with pytest.raises(OperationError, match="restore cannot be"):
+            reader(given)
+        return
+    reader(given, other=given, name="x")
+    reader(restore=given)
+    assert seen == [read, given, read, None]
+    assert type(seen[0]) is type(seen[2]) is bool
+
+
+def test_every_truth_and_every_time_of_every_operation_is_read() -> None:
+    """With its name or without, as pyinfra's command line gives them, before any machine is asked."""
+    found = set()
+    for name in operations.__all__:
+        operation = getattr(operations, name)
+        for parameter in inspect.signature(operation).parameters.values():
+            if "bool" in parameter.annotation or parameter.name in ("confirm", "timeout"):
+                found.add(f"{name} {parameter.name}")
+                wrong = [] if "str" in parameter.annotation else "maybe"
+                with pytest.raises(OperationError, match=f"{parameter.name} cannot be"):
+                    operation(**{parameter.name: wrong})
+    assert {"generation_active restore_state", "s6_service running", "migration_applied confirm"} <= found
+    with pytest.raises(OperationError, match="restore_state cannot be 'maybe'"):
+        getattr(operations, "generation_active")("3", "maybe")  # noqa: B009 - a command line knows no types
+
+
+def test_numbers_and_what_is_more_than_true_are_read_too() -> None:
+    for given in ("-1", "1.5", True, "soon", "\u0663", None):
+        with pytest.raises(OperationError, match="confirm cannot be"):
+            _arguments.seconds("confirm", given)
+    assert _arguments.seconds("confirm", " 30") == 30
+    assert [_arguments.truth_or_text("log", given) for given in ("no", "/x", True)] == [False, "/x", True]
+    assert [_arguments.truth_or_none("running", given) for given in ("None", None, "off")] == [None, None, False]
 
 
 @pytest.mark.parametrize("check_for_changes", [True, False])

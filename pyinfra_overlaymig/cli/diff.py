@@ -13,7 +13,8 @@ from pyinfra_overlaymig.cli.asking import ask, capture
 @click.argument("host")
 @click.argument("id")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that is recorded as JSON.")
-def diff(host: str, id: str, as_json: bool) -> None:
+@click.option("--sudo", is_flag=True, help="Ask as root by sudo, where ssh logs in as another user.")
+def diff(host: str, id: str, as_json: bool, sudo: bool) -> None:
     """Show what migration (or capture) ID changed on HOST, and who did it: by package and directory.
 
     HOST is a machine of the lab, or whatever ssh takes.
@@ -22,8 +23,9 @@ def diff(host: str, id: str, as_json: bool) -> None:
     Examples:
       overlaymig diff lab-1 20240206-001_add_postgresql
       overlaymig diff root@db1.example.net 20240206-001_add_postgresql --json | jq '.unexplained'
+      overlaymig diff --sudo admin@db1.example.net 20240206-001_add_postgresql
     """
     if as_json:
-        click.echo(json.dumps(capture(host, id).to_json(), indent=2))
+        click.echo(json.dumps(capture(host, id, sudo=sudo).to_json(), indent=2))
     else:
-        click.echo(ask(host, "diff", id).decode(errors="replace"), nl=False)
+        click.echo(ask(host, "diff", id, sudo=sudo).decode(errors="replace"), nl=False)

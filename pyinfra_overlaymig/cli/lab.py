@@ -49,27 +49,39 @@ def up(count: int | None, vm: bool) -> None:
     Examples:
       overlaymig lab up -n 3
       overlaymig lab up --vm -n 1 # under QEMU's software emulation: slow, and real
+      overlaymig lab up --vm      # beside machines that are not virtual: one more, which is
       overlaymig lab up           # after a reboot of this host: all of them again
     """
     here = labs.Lab.default()
-    labs.up(here, count or len(labs.machines(here)) or 3, click.echo, kind="vm" if vm else "namespaces")
-    running = [machine.name for machine in labs.machines(here) if machine.running]
-    click.echo(f"{len(running)} machines run: {', '.join(running)}")
+    labs.up(here, count, click.echo, kind="vm" if vm else "namespaces")
+    running = [machine for machine in labs.machines(here) if machine.running]
+    click.echo(f"{len(running)} machines run: {', '.join(map(_with_kind, running))}")
+    if vm:
+        click.echo(f"one more virtual machine: overlaymig lab up --vm -n {int(running[-1].name[4:]) + 1}")
     click.echo("next: pyinfra inventories/lab.py deploys/postgres.py")
 
 
+def _with_kind(machine: labs.Machine) -> str:
+    return machine.name if machine.kind != "vm" else f"{machine.name} (virtual)"
+
+
 @lab.command()
-def down() -> None:
-    """Remove every machine, its /data included, and all traces of the lab on this host.
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def down(names: tuple[str, ...]) -> None:
+    """Remove every machine, its /data included, and all traces of the lab on this host; or only those that are named.
 
     \b
-    Example:
+    Examples:
       overlaymig lab down
+      overlaymig lab down lab-3   # the others stay
     """
     here = labs.Lab.default()
     there = here.subnet.exists()
-    labs.down(here, click.echo)
-    if there:
+    labs.down(here, click.echo, names)
+    left = [machine.name for machine in labs.machines(here)]
+    if left:
+        click.echo(f"the others stay: {', '.join(left)}")
+    elif there:
         click.echo(f"the lab in {here.directory} is gone; the base root stays in {here.cache} for the next one")
     else:
         # Another one may run: whoever made it in another place must not take this for its end.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -11,7 +15,7 @@ from pyinfra_overlaymig.cli.diff import diff
 from pyinfra_overlaymig.cli.graph import graph
 from pyinfra_overlaymig.cli.lab import lab
 from pyinfra_overlaymig.cli.state import state
-from pyinfra_overlaymig.errors import OverlaymigError
+from pyinfra_overlaymig.errors import OverlaymigError, in_words
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,7 +37,20 @@ for command in (lab, graph, diff, state):
 
 
 def main() -> None:
-    """Run the program: exit 0, or an error's own code, or 130 after an interrupt."""
+    """Run the program: exit 0, or an error's own code, 130 after an interrupt, 141 where nobody reads any more."""
+    try:
+        _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _nobody_reads()
+    except SystemExit as leaving:
+        # What `head` does is a failure to rich, and to click, which puts something else in the place of the output.
+        if isinstance(leaving.__context__, BrokenPipeError) or sys.stdout is not sys.__stdout__:
+            _nobody_reads()
+        raise
+
+
+def _run() -> None:
     try:
         overlaymig(standalone_mode=False)
     except OverlaymigError as error:
@@ -44,12 +61,33 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        _say(f"{error}", "put that right and run the same command again: it goes on from there")
+        what = f"{error.filename}: " if error.filename else ""
+        _say(f"{what}{in_words(error)}", _remedy(error))
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted", "run the same command again: it goes on where this one ended")
         sys.exit(130)
+
+
+def _nobody_reads() -> NoReturn:
+    # What is still to be flushed at the end goes nowhere, and says nothing of it.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            with suppress(OSError):
+                os.dup2(nowhere, stream.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "this user may not do that: use sudo, or another user"
+    if isinstance(error, FileNotFoundError):
+        return "correct its name, or install what is missing"
+    return "put that right and run the same command again: it goes on from there"
 
 
 def _say(message: str, hint: str) -> None:

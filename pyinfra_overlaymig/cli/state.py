@@ -19,15 +19,17 @@ from pyinfra_overlaymig.migration.folder import load
 @click.argument("host")
 @click.argument("id")
 @click.argument("migration", type=click.Path(path_type=Path), required=False)
-def state(host: str, id: str, migration: Path | None) -> None:
+@click.option("--sudo", is_flag=True, help="Ask as root by sudo, where ssh logs in as another user.")
+def state(host: str, id: str, migration: Path | None, sudo: bool) -> None:
     """Propose state paths, from where migration ID wrote on HOST; write them into MIGRATION if it is named.
 
     \b
     Examples:
       overlaymig state lab-1 20240501-001_add_redis
       overlaymig state lab-1 20240501-001_add_redis deploys/migrations/20240501-001_add_redis
+      overlaymig state --sudo admin@cache1.example.net 20240501-001_add_redis
     """
-    proposed = capture(host, id).proposed_state()
+    proposed = capture(host, id, sudo=sudo).proposed_state()
     if not proposed:
         click.echo("nothing to add: it wrote under no state prefix but what it declares and what packages bring")
     elif migration is None:

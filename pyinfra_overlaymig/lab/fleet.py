@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from pyinfra_overlaymig.lab.machine import (
 )
 from pyinfra_overlaymig.lab.removal import remove_tree
 
+_FIRST = 3
+"""Machines of a lab for which nobody said how many."""
+_PLAIN = "namespaces"
 _BOOTING = 8
 """Machines that boot at the same time: more of them only wait for the same two cores."""
 _BUSY = "waiting for another overlaymig command that works on this lab"
@@ -35,18 +38,19 @@ def quiet(_: str) -> None:
     """Report nothing."""
 
 
-def up(lab: Lab, count: int, report: Report = quiet, *, kind: str = "namespaces") -> list[Machine]:
-    """Make lab-1 to lab-``count`` run and answer ssh; others are left as they are.
+def up(lab: Lab, count: int | None, report: Report = quiet, *, kind: str = _PLAIN) -> list[Machine]:
+    """Make lab-1 to lab-``count`` run and answer ssh; others are left as they are. Without ``count``: all there are.
 
-    Those that are not there yet are made as ``kind`` says, "namespaces" or "vm".
+    Those that are not there yet are made as ``kind`` says, "namespaces" or "vm". Where none of those that are there is
+    of that kind, one comes to them.
     """
-    if not 1 <= count <= MAX_MACHINES:
+    if count is not None and not 1 <= count <= MAX_MACHINES:
         raise OverlaymigError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}", hint="choose -n")
     prerequisites.check_root()
     lab.check_own()
     prerequisites.check(lab.directory)
     with _working_on(lab, report):
-        wanted = [Place(lab, index) for index in range(1, count + 1)]
+        wanted = _wanted(lab, count, kind)
         grounds = _grounds(lab, {kind_of(new, kind) for new in wanted}, report)
         make_key(lab.key, "overlaymig-lab")
         network.raise_bridge(lab)
@@ -74,14 +78,35 @@ def restart(lab: Lab, name: str, report: Report = quiet) -> Machine:
         return look(here)
 
 
-def down(lab: Lab, report: Report = quiet) -> None:
-    """Remove every machine with its /data and all else but the cached base."""
+def _wanted(lab: Lab, count: int | None, kind: str) -> list[Place]:
+    there = places(lab)
+    last = there[-1].index if there else 0
+    if count is None:
+        wanted = there or [Place(lab, index) for index in range(1, _FIRST + 1)]
+    else:
+        wanted = [Place(lab, index) for index in range(1, count + 1)]
+    if kind in {kind_of(here, kind) for here in wanted} or kind == _PLAIN:
+        return wanted
+    if count is None and last < MAX_MACHINES:
+        return [*wanted, Place(lab, last + 1)]
+    raise OverlaymigError(
+        f"lab-1 to lab-{count} are there, none of them is of the kind {kind}, and each stays of the kind that it is",
+        hint=f"one more: overlaymig lab up --{kind} -n {last + 1}; or take one down first: overlaymig lab down lab-1",
+    )
+
+
+def down(lab: Lab, report: Report = quiet, names: Sequence[str] = ()) -> None:
+    """Remove the machines that are named, with their /data; without names all, and all else but the cached base."""
     prerequisites.check_root()
     lab.check_own()
+    named = [known(lab, name) for name in dict.fromkeys(names)]
     with _working_on(lab, report):
-        for here in places(lab):
+        for here in named or places(lab):
             remove(here)
             report(f"{here.name} removed")
+        if places(lab):
+            write_known_hosts(lab, places(lab))
+            return
         audit.leave(lab)
         network.drop_bridge(lab)
         remove_tree(lab.directory)

@@ -9,6 +9,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
     ConfirmedCommand,
@@ -19,6 +20,7 @@ from pyinfra_overlaymig.operations._command import (
 from pyinfra_overlaymig.operations._run import memory
 
 
+@read_first(restore_state=truth, wait=truth, confirm=seconds)
 @operation()
 def generation_active(
     generation: int | str, restore_state: bool = False, wait: bool = False, confirm: int = CONFIRM_WITHIN

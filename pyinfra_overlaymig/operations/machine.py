@@ -13,11 +13,13 @@ from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.status import Status
 from pyinfra_overlaymig.migration.bundle import LAUNCHER, runner_archive
 from pyinfra_overlaymig.migration.packing import Packets
+from pyinfra_overlaymig.operations._arguments import read_first, truth
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._upload import Upload
 
 
+@read_first(packages=truth)
 @operation()
 def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, None]:
     """

@@ -18,6 +18,7 @@ from pyinfra_overlaymig.format.paths import PROGRAM, STAGING
 from pyinfra_overlaymig.format.status import MigrationRecord, Status
 from pyinfra_overlaymig.migration.bundle import packed
 from pyinfra_overlaymig.migration.model import Migration
+from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
     ConfirmedCommand,
@@ -51,6 +52,7 @@ def _checked_first(applied: T) -> T:
     return cast(T, checked)
 
 
+@read_first(wait=truth, confirm=seconds)
 @_checked_first
 @operation()
 def migration_applied(

@@ -21,6 +21,7 @@ from pyinfra_overlaymig.migration.manifest import service_of
 from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.migration.scripts import filled
 from pyinfra_overlaymig.migration.services import Rendered, render_alone
+from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth, truth_or_none, truth_or_text
 from pyinfra_overlaymig.operations._command import failure
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._service_steps import if_it_ran, in_words, steps_for, with_what_needs_it
@@ -34,6 +35,10 @@ _LETTERS: Final = {
 """What s6-svc calls the signals that it sends."""
 
 
+@read_first(
+    running=truth_or_none, restarted=truth, reloaded=truth_or_text, enabled=truth_or_none, present=truth,
+    log=truth_or_text, timeout=seconds,
+)  # fmt: skip
 @operation()
 def s6_service(
     service: str,
