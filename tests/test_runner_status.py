@@ -385,7 +385,7 @@ def test_very_many_changes_are_shown_in_time() -> None:
 
 def test_into_a_closed_pipe_is_no_trouble(tmp_path: Path) -> None:
     """`status | head -c 1` says nothing of a failure, whatever the verb and however long its answer; 0 or 141."""
-    records = f"{migrations.MIGRATIONS}/20240101-001_x"
+    records = f"{store.MIGRATIONS}/20240101-001_x"
     done = run_in_sandbox(
         f"""
         {PROGRAM} status | head -c 1 >/dev/null
