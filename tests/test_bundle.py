@@ -178,7 +178,7 @@ def test_any_name_survives_tar_and_sums(found: list[bytes]) -> None:
         source = Path(directory) / "source"
         source.write_text("x")
         sha256 = hashlib.sha256(b"x").hexdigest()
-        members = tuple(Member(f"files/{os.fsdecode(name)}", source, sha256, executable=False) for name in found)
+        members = tuple(Member(f"files/{os.fsdecode(name)}", source, sha256, 0o644) for name in found)
         migration = Migration(id=ID, folder=Path(directory), description="x", members=members)
         there = unpack(pack(migration), Path(directory) / "there")
         assert regular_files(there) == {b"plan", b"limits", b"sums", *(b"files/" + name for name in found)}

@@ -44,7 +44,7 @@ def make(top: Path, folder: dict[str, str]) -> Path:
     for id, manifest in folder.items():
         (top / id).mkdir(parents=True)
         (top / id / "migration.yaml").write_text(manifest)
-        (top / id / "install.sh").write_text(":\n")
+        (top / id / "install.sh").write_text("#!/bin/sh\n:\n")
     return top
 
 

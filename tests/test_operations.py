@@ -236,7 +236,7 @@ def test_what_would_happen_is_said_before_anything_is_done(folder: Path, caplog:
         "description: demo\nstate: [/var/lib/demo]\nservices: {demo: {run: sleep 1, user: nobody, check: ping}}\n"
     )
     (folder / ID / "migration.yaml").write_text(manifest)
-    (folder / ID / "verify.sh").write_text("echo verifying\n")
+    (folder / ID / "verify.sh").write_text("#!/bin/sh\necho verifying\n")
     (folder / ID / "files/etc").mkdir(parents=True)
     (folder / ID / "files/etc/demo.conf").write_text("twelve bytes")
     (folder / ID / "files/etc/link").symlink_to("demo.conf")
@@ -263,6 +263,7 @@ def test_the_plan_is_shown_once_for_all_hosts(folder: Path, caplog: pytest.LogCa
         fleet.prepare(migration_applied, migration=ID, folder=folder)
     assert caplog.text.count("echo installing") == 1
     assert caplog.text.count(f"{ID}: the same plan as @fake/") == 2
+    assert caplog.text.count("warning: install.sh goes on after a command that fails") == 1
 
 
 def test_refusals_are_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -306,7 +307,7 @@ def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCapt
 def test_an_edited_migration_shows_the_diff(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What was applied is compared with the folder, in plain words, once; the machine is not asked to refuse it."""
     (folder / ID / "migration.yaml").write_text("description: x\nstate: [/srv/a b]\n")
-    (folder / ID / "verify.sh").write_text("true\n")
+    (folder / ID / "verify.sh").write_text("#!/bin/sh\ntrue\n")
     fleet = Fleet(one=replace(READY, migrations=(record(folder / ID, digest="other"),)))
     fleet.responses("one")["base64 -w 0 manifest"] = [
         "Zm9ybWF0IDEK",

@@ -187,7 +187,7 @@ def test_the_line_is_named(tmp_path: Path, manifest: str, line: int | None, said
     for id, text in {**others, D: manifest}.items():
         (tmp_path / id).mkdir()
         (tmp_path / id / "migration.yaml").write_text(text)
-        (tmp_path / id / "install.sh").write_text(":\n")
+        (tmp_path / id / "install.sh").write_text("#!/bin/sh\n:\n")
     with pytest.raises(InvalidOrder, match=said) as caught:
         order(load_all(tmp_path))
     assert caught.value.line in ({line} if line else {3, 4})

@@ -351,7 +351,9 @@ def test_edits_of_files_that_a_platform_brings_are_kept(fresh: Rig) -> None:
 
 
 def test_files_have_the_time_of_the_apply(fresh: Rig) -> None:
-    """One time for all that the bundle brings; directories that exist keep theirs, and links that lead to some."""
+    """One time for all that the bundle brings, and the modes that its manifest says; directories that exist keep theirs,
+    and links that lead to some.
+    """
     folder = fresh.folder / "20250101-001_files/files"
     for path in ("opt/new/deep/code.py", "opt/new/other.py", "etc/default/mine", "lib/mine"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -359,8 +361,11 @@ def test_files_have_the_time_of_the_apply(fresh: Rig) -> None:
     (folder / "opt/new/link").symlink_to("other.py")
     before = fresh.sh("stat -c '%Y %a %n' /opt /usr/lib /etc; readlink /lib").splitlines()
     begun = time.time()
-    done = fresh.apply("20250101-001_files", ":", services={"web": {"run": "exec sleep 1111"}})
+    modes = {"/opt/new/deep/code.py": "0600", "/lib/mine": "0750"}
+    done = fresh.apply("20250101-001_files", ":", services={"web": {"run": "exec sleep 1111"}}, modes=modes)
     assert done.code == 0, done.text
+    found = fresh.sh("umask 0; stat -c '%a %U' /opt/new/deep/code.py /opt/new/other.py /usr/lib/mine").splitlines()
+    assert found == ["600 root", "644 root", "750 root"]
     look = "stat -c %.Y /opt/new/deep/code.py /opt/new/other.py /opt/new/link /etc/default/mine /usr/lib/mine"
     times = {float(line) for line in fresh.sh(look).split()}
     assert len(times) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.format.needs import PROGRAMS
+from pyinfra_overlaymig.format.paths import MIGRATIONS
 from pyinfra_overlaymig.format.status import UNKNOWN, Evidence, LockOwner, Status
 from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.runner import capabilities, files, metadata, migrations, store, summary
@@ -385,7 +386,7 @@ def test_very_many_changes_are_shown_in_time() -> None:
 
 def test_into_a_closed_pipe_is_no_trouble(tmp_path: Path) -> None:
     """`status | head -c 1` says nothing of a failure, whatever the verb and however long its answer; 0 or 141."""
-    records = f"{store.MIGRATIONS}/20240101-001_x"
+    records = f"{MIGRATIONS}/20240101-001_x"
     done = run_in_sandbox(
         f"""
         {PROGRAM} status | head -c 1 >/dev/null

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SCRIPTS: Final = ("install.sh", "verify.sh")
 FILES: Final = "files/"
-_MODES = ("0644", "0755")
+_BITS = "01234567"
 _HASH = 64
 _ONCE = ("format", "id", "state-auto", "local")
 
@@ -201,9 +201,14 @@ def _check_state(plan: Plan) -> None:
             raise FormatError(f"{path!r} is a state link and no state path, or one twice")
 
 
+def _is_mode(text: str) -> bool:
+    """Permission bits; others are for the install script to set."""
+    return len(text) == len("0644") and text[0] == "0" and not text.strip(_BITS)
+
+
 def _check_files(plan: Plan) -> None:
     for one in plan.members:
-        if one.mode not in _MODES or len(one.sha256) != _HASH or one.sha256.strip("0123456789abcdef"):
+        if not _is_mode(one.mode) or len(one.sha256) != _HASH or one.sha256.strip("0123456789abcdef"):
             raise FormatError(f"the plan has a mode or digest of {one.path!r} that cannot be")
         if one.path not in SCRIPTS and not _is_file(one.path):
             raise FormatError(f"{one.path!r} in the plan is no part of a migration")

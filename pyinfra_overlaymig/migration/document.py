@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.errors import InvalidMigration, unreadable
 
 _TAG = "tag:yaml.org,2002:"
 _CLOSE = 0.75
@@ -129,9 +129,7 @@ def read(file: Path, what: str) -> Value:
     try:
         node = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
-        raise InvalidMigration(
-            f"cannot read it: {error.strerror}", hint="every migration has one", file=file
-        ) from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise InvalidMigration("is no UTF-8", hint="save it as UTF-8", file=file) from error
     except yaml.MarkedYAMLError as error:

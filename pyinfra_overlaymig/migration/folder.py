@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.errors import InvalidMigration, unreadable
 from pyinfra_overlaymig.format import rules
 from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, valid_id
 from pyinfra_overlaymig.format.paths import SHARED, is_below
 from pyinfra_overlaymig.format.plan import SCRIPTS
+from pyinfra_overlaymig.migration import advice, interpreters
+from pyinfra_overlaymig.migration.checkout import Checkout, checkout, is_foreign
 from pyinfra_overlaymig.migration.document import closest
 from pyinfra_overlaymig.migration.manifest import Manifest, load_manifest
 from pyinfra_overlaymig.migration.model import Link, Member, Migration
 
-_PARTS = ("migration.yaml", *SCRIPTS, "files")
-_NOTES = "README.md"
+FILES = "files"
+_PARTS = ("migration.yaml", *SCRIPTS, FILES)
+_NOTES = (".md", ".rst", ".txt", "README", "CHANGELOG", "LICENSE")
+_DATED = re.compile("[0-9]{6}")
+_BEGINNING = 1 << 16
+"""Bytes of a file that tell what it is."""
 
 
 def load(path: Path | str) -> Migration:
@@ -32,10 +39,22 @@ def load(path: Path | str) -> Migration:
             hint=f"name the folder by date, number and label, like {ID_EXAMPLE}",
             file=folder,
         )
+    try:
+        return _load(folder)
+    except OSError as error:
+        raise unreadable(Path(error.filename or folder), error) from error
+
+
+def _load(folder: Path) -> Migration:
     _check_parts(folder)
     manifest = load_manifest(folder / "migration.yaml", folder.name)
-    members, links = _contents(folder)
-    _check_state(folder, manifest, members)
+    git = checkout(folder, FILES) if (folder / FILES).exists() else Checkout()
+    entries = list(_walk(folder, folder / FILES, git))
+    _check_modes(folder, manifest, [_relative(folder, entry) for entry in entries])
+    links = tuple(link for entry in entries if (link := _link(folder, entry, git)))
+    linked = {link.path for link in links}
+    files = [_member(folder, one, git, manifest.modes) for one in entries if _relative(folder, one) not in linked]
+    scripts = [_script(folder, name) for name in SCRIPTS if (folder / name).exists()]
     return Migration(
         id=folder.name,
         folder=folder,
@@ -52,9 +71,10 @@ def load(path: Path | str) -> Migration:
         verify_timeout=manifest.verify_timeout,
         verify_retries=manifest.verify_retries,
         services=manifest.services,
-        members=members,
+        members=(*scripts, *files),
         links=links,
         lines=manifest.lines,
+        warnings=tuple(_warnings(scripts, files, git)),
     )
 
 
@@ -63,7 +83,10 @@ def load_all(folder: Path | str) -> tuple[Migration, ...]:
     top = Path(folder)
     if not top.is_dir():
         raise InvalidMigration("there is no such folder of migrations", hint="check the path", file=top)
-    entries = sorted(entry for entry in top.iterdir() if not _ignored(entry.name))
+    try:
+        entries = _entries(top)
+    except OSError as error:
+        raise unreadable(top, error) from error
     migrations = tuple(load(entry) for entry in entries)
     numbers: dict[str, str] = {}
     for migration in migrations:
@@ -78,8 +101,14 @@ def load_all(folder: Path | str) -> tuple[Migration, ...]:
     return migrations
 
 
+def _entries(top: Path) -> list[Path]:
+    """What is meant to be a migration: of files, those whose names begin as ids do."""
+    found = sorted(entry for entry in top.iterdir() if not _ignored(entry.name))
+    return [entry for entry in found if entry.is_dir() or _DATED.match(entry.name)]
+
+
 def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.endswith("~") or name == _NOTES
+    return name.startswith(".") or name.endswith(_NOTES) or is_foreign(name)
 
 
 def _nearby(path: Path) -> str:
@@ -117,40 +146,70 @@ def _check_state(folder: Path, manifest: Manifest, members: tuple[Member, ...]) 
             )
 
 
-def _contents(folder: Path) -> tuple[tuple[Member, ...], tuple[Link, ...]]:
-    members = [_script(folder, name) for name in SCRIPTS if (folder / name).exists()]
-    links = []
-    for entry in _walk(folder / "files"):
-        relative = os.fsdecode(entry.relative_to(folder))
-        if entry.is_symlink():
-            links.append(Link(relative, _target(entry)))
-        else:
-            executable = bool(entry.stat().st_mode & stat.S_IXUSR)
-            members.append(Member(relative, entry, _sha256(entry), executable))
-    return tuple(members), tuple(links)
+def _check_modes(folder: Path, manifest: Manifest, paths: list[str]) -> None:
+    known = [path.removeprefix(f"{FILES}/") for path in paths]
+    for path in manifest.modes:
+        if path not in known:
+            raise InvalidMigration(
+                f"`modes` names /{path}, and files/ has no such file",
+                hint=closest(path, known) if known else "put the file into files/, or take it out of `modes`",
+                file=folder / "migration.yaml",
+                line=manifest.lines.get(f"modes {path}"),
+            )
 
 
-def _target(link: Path) -> str:
-    return os.readlink(link)  # noqa: PTH115 - Path.readlink() would tidy the text up
+def _relative(folder: Path, entry: Path) -> str:
+    return os.fsdecode(entry.relative_to(folder))
+
+
+def _link(folder: Path, entry: Path, git: Checkout) -> Link | None:
+    """Where the file system has no links, git makes files of them that hold their targets."""
+    relative = _relative(folder, entry)
+    if entry.is_symlink():
+        return Link(relative, os.readlink(entry))  # noqa: PTH115 - Path.readlink() would tidy the text up
+    return Link(relative, os.fsdecode(entry.read_bytes())) if git.is_link(relative) else None
+
+
+def _member(folder: Path, entry: Path, git: Checkout, modes: Mapping[str, int]) -> Member:
+    relative = _relative(folder, entry)
+    executable = git.executable(relative)
+    if executable is None:
+        executable = _is_executable(entry)
+    mode = modes.get(relative.removeprefix(f"{FILES}/"), 0o755 if executable else 0o644)
+    return Member(relative, entry, _sha256(entry), mode)
+
+
+def _is_executable(file: Path) -> bool:
+    return bool(file.stat().st_mode & stat.S_IXUSR)
 
 
 def _script(folder: Path, name: str) -> Member:
     """A script is always executable: whether git kept the bit must not change the digest."""
     file = folder / name
-    if b"\r\n" in file.read_bytes():
-        raise InvalidMigration(
-            "has DOS line ends, which sh takes for part of the words",
-            hint=f"run `sed -i 's/\\r$//' {name}`",
-            file=file,
-        )
-    return Member(name, file, _sha256(file), executable=True)
+    interpreters.check(file, file.read_bytes())
+    return Member(name, file, _sha256(file), 0o755)
 
 
-def _walk(top: Path) -> Iterator[Path]:
-    """Files and links under ``top``, sorted by name; other kinds of file are refused."""
+def _warnings(scripts: list[Member], files: list[Member], git: Checkout) -> Iterator[str]:
+    for script in scripts:
+        yield from advice.of_script(script.path, script.source.read_bytes())
+    for file in files:
+        path = file.path.removeprefix(FILES)
+        with file.source.open("rb") as stream:
+            yield from advice.of_file(path, file.mode, stream.read(_BEGINNING))
+        here = _is_executable(file.source)
+        if git.executable(file.path) not in (None, here) and file.mode in (0o644, 0o755) and git.knows_modes():
+            words = ("is", "not") if here else ("is not", "so")
+            yield f"{path} {words[0]} executable here and {words[1]} in git, which counts: git add {file.path}"
+
+
+def _walk(folder: Path, top: Path, git: Checkout) -> Iterator[Path]:
+    """Files and links under ``top`` that are the author's, sorted by name; other kinds of file are refused."""
     if not top.exists():
         return
     for entry in sorted(top.iterdir()):
+        if is_foreign(entry.name) or git.ignores(_relative(folder, entry)):
+            continue
         mode = entry.lstat().st_mode
         if stat.S_ISDIR(mode):
             if not any(entry.iterdir()):
@@ -159,7 +218,7 @@ def _walk(top: Path) -> Iterator[Path]:
                     hint="make it in install.sh, with its owner and mode",
                     file=entry,
                 )
-            yield from _walk(entry)
+            yield from _walk(folder, entry, git)
         elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
             yield entry
         else:
@@ -171,5 +230,8 @@ def _walk(top: Path) -> Iterator[Path]:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(file, error) from error

@@ -14,9 +14,11 @@ import yaml
 from pyinfra_overlaymig.format import rules
 from pyinfra_overlaymig.format.ids import ID_EXAMPLE, valid_id
 from pyinfra_overlaymig.migration.document import Value, read
+from pyinfra_overlaymig.migration.interpreters import sh_trouble
 from pyinfra_overlaymig.migration.model import Service
 
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_MODE = re.compile("0?[0-7]{3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MANIFEST_KEYS = (
     "description",
@@ -31,6 +33,7 @@ _MANIFEST_KEYS = (
     "timeout",
     "verify_timeout",
     "verify_retries",
+    "modes",
     "services",
 )
 _SERVICE_KEYS = (
@@ -52,7 +55,7 @@ _SERVICE_KEYS = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What migration.yaml says; the fields are those of ``Migration``."""
+    """What migration.yaml says; the fields are those of ``Migration``, and modes by paths from the root."""
 
     description: str
     depends: tuple[str, ...] = ()
@@ -66,6 +69,7 @@ class Manifest:
     timeout: int = 1800
     verify_timeout: int = 60
     verify_retries: int = 0
+    modes: dict[str, int] = field(default_factory=dict)
     services: tuple[Service, ...] = ()
     lines: dict[str, int] = field(default_factory=dict, compare=False)
 
@@ -97,6 +101,7 @@ def load_manifest(file: Path, id: str) -> Manifest:
         timeout=keys["timeout"].integer(1, rules.DAY) if "timeout" in keys else 1800,
         verify_timeout=keys["verify_timeout"].integer(1, rules.DAY) if "verify_timeout" in keys else 60,
         verify_retries=keys["verify_retries"].integer(0, 1000) if "verify_retries" in keys else 0,
+        modes=_modes(keys["modes"]) if "modes" in keys else {},
         services=_services(keys["services"]) if "services" in keys else (),
         lines=dict(_lines(keys)),
     )
@@ -136,6 +141,8 @@ def _lines(keys: dict[str, Value]) -> Iterator[tuple[str, int]]:
     """The line of each key, and of each name of something that another migration may have to bring."""
     for key, value in keys.items():
         yield key, value.line
+        if key == "modes":
+            yield from ((f"modes {path.strip('/')}", body.line) for path, body in value.mapping().items())
         if key in ("depends", "conflicts"):
             yield from ((f"{key} {item.text()}", item.line) for item in value.items())
     services = keys["services"].mapping() if "services" in keys else {}
@@ -143,6 +150,17 @@ def _lines(keys: dict[str, Value]) -> Iterator[tuple[str, int]]:
         needs = body.mapping().get("needs")
         for item in needs.items() if needs else ():
             yield f"{name} needs {item.text()}", item.line
+
+
+def _modes(value: Value) -> dict[str, int]:
+    modes: dict[str, int] = {}
+    for name, body in value.mapping().items():
+        path = name.strip("/")
+        if not rules.inside(path) or path in modes:
+            raise body.wrong(f"{name!r} is no path of a file, or is there twice", "write it like /etc/demo/secret")
+        text = body.text(_MODE, '"0600"')
+        modes[path] = int(text, 8)
+    return modes
 
 
 def _state(value: Value) -> tuple[str, ...]:
@@ -189,11 +207,11 @@ def _service(name: str, body: Value) -> Service:
         )
     return Service(
         name=name,
-        run=keys["run"].text(),
-        prepare=keys["prepare"].text() if "prepare" in keys else None,
-        finish=keys["finish"].text() if "finish" in keys else None,
+        run=_sh(keys["run"]),
+        prepare=_sh(keys["prepare"]) if "prepare" in keys else None,
+        finish=_sh(keys["finish"]) if "finish" in keys else None,
         user=keys["user"].text(_USER, "postgres") if "user" in keys else None,
-        check=keys["check"].text() if "check" in keys else None,
+        check=_sh(keys["check"]) if "check" in keys else None,
         notification_fd=(keys["notification_fd"].integer(3, 255) if "notification_fd" in keys else None),
         ready_timeout=keys["ready_timeout"].integer(1, rules.DAY) if "ready_timeout" in keys else 60,
         environment=_environment(keys["environment"]) if "environment" in keys else (),
@@ -203,6 +221,14 @@ def _service(name: str, body: Value) -> Service:
         needs=_needs(keys["needs"], name) if "needs" in keys else (),
         restart=_choice(keys["restart"], rules.RESTART) if "restart" in keys else "changed",
     )
+
+
+def _sh(value: Value) -> str:
+    text = value.text()
+    trouble = sh_trouble(text)
+    if trouble:
+        raise value.wrong(f"{value.what} is no sh as it stands: {trouble}", "look for what is not closed before that")
+    return text
 
 
 def _needs(value: Value, own: str) -> tuple[str, ...]:

@@ -51,17 +51,12 @@ class Service:
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file of a migration; ``path`` is relative to its folder, surrogate-escaped."""
+    """A regular file of a migration; ``path`` is relative to its folder, surrogate-escaped, ``mode`` the machine's."""
 
     path: str
     source: Path = field(compare=False)
     sha256: str
-    executable: bool
-
-    @property
-    def mode(self) -> int:
-        """Permission bits it has on the machine."""
-        return 0o755 if self.executable else 0o644
+    mode: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,8 @@ class Migration:
     ``audit``: whether it may go on where audit is not to be had.
 
     ``state_links``: those of ``state`` that are links to /data/state instead of mounts.
-    ``lines``: where migration.yaml says what can turn out wrong only beside other migrations.
+    ``lines``: where migration.yaml says what can turn out wrong only beside other migrations. ``warnings``: what its
+    author may not have meant.
     """
 
     id: str
@@ -99,6 +95,7 @@ class Migration:
     members: tuple[Member, ...] = ()
     links: tuple[Link, ...] = ()
     lines: dict[str, int] = field(default_factory=dict, compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def plan(self) -> bytes:

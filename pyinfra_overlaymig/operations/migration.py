@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
-from pyinfra import host, state
+from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.facts import MigrationTrace
@@ -128,6 +128,8 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None)
     first = memory().shown_for(wanted.digest)
     for line in [f"{wanted.id}: the same plan as {first}"] if first else contents(wanted):
         host.log(line)
+    for warning in () if first else wanted.warnings:
+        host.log_styled(f"  warning: {warning}", fg="yellow", log_func=logger.warning)
     for why, remedy in refusals(wanted, status, memory().coming):
         host.log(f"  will be refused: {why}")
         host.log(f"  hint: {remedy}")

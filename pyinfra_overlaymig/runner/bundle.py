@@ -150,7 +150,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> st
         while source and (piece := source.read(_PIECE)):
             digest.update(piece)
             file.write(piece)
-        os.fchmod(descriptor, member.mode & 0o755)
+        os.fchmod(descriptor, member.mode & 0o777)
     return digest.hexdigest()
 
 
