@@ -351,8 +351,8 @@ def test_edits_of_files_that_a_platform_brings_are_kept(fresh: Rig) -> None:
 
 
 def test_files_have_the_time_of_the_apply(fresh: Rig) -> None:
-    """One time for all that the bundle brings, and the modes that its manifest says; directories that exist keep theirs,
-    and links that lead to some.
+    """One time for all that the bundle brings, and the modes that its manifest says; directories that exist keep their
+    own, and links that lead to some stay.
     """
     folder = fresh.folder / "20250101-001_files/files"
     for path in ("opt/new/deep/code.py", "opt/new/other.py", "etc/default/mine", "lib/mine"):
