@@ -78,11 +78,11 @@ def test_no_mount_is_left_over_by_switches(fresh: Rig) -> None:
 
 
 @pytest.fixture
-def small_disk(fresh: Rig, tmp_path: Path) -> Iterator[Rig]:
-    """A machine whose /data is a real file system of 60 MB."""
+def small_disk(fresh: Rig, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """A machine whose /data is a real file system of 60 MB, or as many as the test says."""
     image = tmp_path / "image"
     with image.open("wb") as file:
-        file.truncate(60 << 20)
+        file.truncate(getattr(request, "param", 60) << 20)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     data = fresh.machine.data
     subprocess.run(["mount", "-o", "loop", image, data], check=True)
@@ -102,6 +102,24 @@ def test_too_little_room_is_refused_before_anything(small_disk: Rig) -> None:
     assert result.code == 3, result.text
     assert "KiB free in /data" in result.text
     assert small_disk.tree() ^ before == frozenset()
+
+
+@pytest.mark.parametrize("small_disk", [330], indirect=True)
+def test_a_snapshot_that_does_not_fit_is_refused_before_anything(small_disk: Rig) -> None:
+    """Of a layer that comes again as well, by a rollback forward or by applying it once more."""
+    make = "mkdir -p /srv/big; dd if=/dev/urandom of=/srv/big/x bs=1M count=60 2>/dev/null"
+    assert small_disk.apply("20250101-001_big", make, state=["/srv/big"]).code == 0
+    again = small_disk.migration("20250102-001_snap", "echo x >/srv/big/y", state=["/srv/big"], snapshot=True)
+    assert small_disk.run(RUNNER, "apply", "-", stdin=again).code == 0
+    assert small_disk.run(RUNNER, "rollback", "1").code == 0
+    fill = "free=$(df -k --output=avail /data | tail -n 1); head -c $(((free - 75000) * 1024)) /dev/zero >/data/fill"
+    small_disk.sh(fill)
+    before = small_disk.tree()
+    for done in (small_disk.run(RUNNER, "rollback", "2"), small_disk.run(RUNNER, "apply", "-", stdin=again)):
+        assert (done.code, "the snapshots of 20250102-001_snap need 6" in done.text) == (3, True), done.text
+    assert small_disk.tree() ^ before == frozenset()
+    small_disk.sh('test -z "$(ls /data/system/snapshots)"; test ! -e /data/system/rollback; rm /data/fill')
+    assert small_disk.run(RUNNER, "rollback", "2").code == 0
 
 
 def test_400_layers_mount(fresh: Rig) -> None:

@@ -116,7 +116,10 @@ def _refuse_what_is_too_large(member: tarfile.TarInfo, directory: str) -> None:
         raise ValueError(f"its {member.name} has {member.size} bytes")
     found = os.statvfs(directory)
     # A file system that counts no inodes (btrfs) says it has none at all.
-    if member.size + _LEFT > found.f_bavail * found.f_frsize or (found.f_files > 0 and found.f_ffree < _INODES_LEFT):
+    need, free = member.size + _LEFT, found.f_bavail * found.f_frsize
+    if need > free:
+        raise refused(f"the bundle needs {need >> 10} KiB free in {DATA}, which has {free >> 10}", _NO_ROOM)
+    if found.f_files > 0 and found.f_ffree < _INODES_LEFT:
         raise _no_room()
 
 
