@@ -68,3 +68,17 @@ def test_state_that_would_be_the_system(fresh: Rig) -> None:
     assert fresh.status().known
     assert fresh.run(RUNNER, "rollback", "20250101-001_data").code == 0
     assert fresh.run(RUNNER, "rollback", "0").code == 0
+
+
+def test_generations_only_grow(fresh: Rig) -> None:
+    """Also when all that there was is taken back, and nothing but the base is left."""
+    seen = []
+    for number, verify in enumerate(("exit 1", None, "exit 1"), start=1):
+        done = fresh.apply(f"20250101-00{number}_n", f"echo {number} >/etc/n", verify=verify)
+        assert done.code == (9 if verify else 0), done.text
+        if not verify:
+            seen.append(fresh.status().generation)
+            assert fresh.run(RUNNER, "rollback", "0").code == 0
+            seen.append(fresh.status().generation)
+    assert fresh.apply("20250101-004_n", "echo 4 >/etc/n").code == 0
+    assert [*seen, fresh.status().generation] == [2, 3, 5]

@@ -21,7 +21,9 @@ shift 6
 dir=$scandir/$name
 live=$livedir/$name
 source=${sourcedir:+$sourcedir/$name}
-until=$(($(date +%s) + seconds))
+# Seconds by a clock that nobody sets.
+seconds_up() { while read -r up _; do echo "${up%%.*}"; done </proc/uptime; }
+until=$(($(seconds_up) + seconds))
 steps=" $* " paused=
 trap 'give_back $?' EXIT
 trap 'exit 1' HUP INT TERM
@@ -59,7 +61,7 @@ fail_with_output() {
 }
 
 # in_time: true until the time is over; a moment passes.
-in_time() { [ "$(date +%s)" -lt "$until" ] && sleep 0.1; }
+in_time() { [ "$(seconds_up)" -lt "$until" ] && sleep 0.1; }
 
 # not_of_a_migration: leaves where a layer has the service: only its migration may change or take it.
 not_of_a_migration() {

@@ -44,7 +44,10 @@ owners_follow() {
     # A full disk is no reason to stay down: where nothing has changed, nothing is written to it.
     lists=/run/overlaymig-owners
     mkdir -p /data/system/accounts "$lists"
-    { sed 's/^/u:/' /etc/passwd; sed 's/^/g:/' /etc/group; } | awk -F : '{ print $1, $2, $4 }' >"$lists/all"
+    # Not by pipes: who is not found for an error would own nothing.
+    sed 's/^/u:/' /etc/passwd >"$lists/accounts"
+    sed 's/^/g:/' /etc/group >>"$lists/accounts"
+    awk -F : '{ print $1, $2, $4 }' "$lists/accounts" >"$lists/all"
     if [ -f "$record" ]; then
         [ -f "$record.moving" ] || owners_leave "$1"
         [ ! -f "$record.moving" ] || while read -r kind old new; do
@@ -53,7 +56,8 @@ owners_follow() {
     fi
     find "/data/state$1" -xdev -printf 'u %U
 g %G
-' | sort -u >"$lists/here"
+' >"$lists/found"
+    sort -u "$lists/found" >"$lists/here"
     awk 'NR == FNR { here[$1, $2]; next } ($1, $3) in here' "$lists/here" "$lists/all" >"$lists/new"
     if ! cmp -s "$lists/new" "$record"; then
         cp "$lists/new" "$record.new"
@@ -76,8 +80,8 @@ owners_leave() {
 # What refuses it (chattr +i), or goes meanwhile, keeps nothing down.
 owners_change() {
     case $2 in
-    u) find "/data/state$1" -xdev -uid "$3" -exec chown -h "$4" {} + ;;
-    g) find "/data/state$1" -xdev -gid "$3" -exec chgrp -h "$4" {} + ;;
+    u) find "/data/state$1" -xdev -uid "$3" -execdir chown -h "$4" {} + ;;
+    g) find "/data/state$1" -xdev -gid "$3" -execdir chgrp -h "$4" {} + ;;
     esac || echo "$1: not all of what was $2 $3 has become $4"
 }
 
