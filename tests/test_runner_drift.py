@@ -29,6 +29,8 @@ def test_drift_is_listed_by_path(fresh: Rig) -> None:
         ("echo x >/opt/thing", "mkdir /opt/thing; echo x >/opt/thing/x", "opt/thing"),
         ("echo x >/etc/default/mine", "rm -rf /etc/default", "etc/default/mine"),
         ("rm -rf /etc/default; mkdir /etc/default", "echo x >/etc/default/useradd", "etc/default"),
+        ("echo x >/etc/default/mine", "rm -rf /etc/default; mkdir /etc/default", "etc/default/mine"),
+        ("mkdir -p /etc/ssh/mine/deep", "mv /etc/ssh /etc/old; cp -a /etc/old /etc/ssh", "etc/ssh/mine/deep"),
     ],
 )
 def test_drift_in_the_way_is_refused(fresh: Rig, drift: str, script: str, path: str) -> None:
@@ -97,6 +99,22 @@ def test_no_path_leads_out_of_the_drift(fresh: Rig) -> None:
     fresh.sh("echo x >/opt/mine/file")
     assert fresh.run(RUNNER, "drift", "discard", "/etc/out", "/root/up/", "/srv/in/file").code == 0
     fresh.sh("test ! -L /etc/out; test ! -L /root/up; test -d /opt/mine; test ! -e /opt/mine/file; test -e /etc/app")
+
+
+def test_directory_that_is_made_anew_is_a_change_of_all_below_it(fresh: Rig) -> None:
+    """Applying it names the drift there, or gives it up and brings it back; going back and forth loses none of it."""
+    script = "rm -rf /etc/default; mkdir /etc/default; echo theirs >/etc/default/theirs"
+    fresh.sh("echo mine >/etc/default/mine; chmod 600 /etc/default/useradd; ls /etc/default >/run/before")
+    before = fresh.tree()
+    assert fresh.apply("20250101-001_anew", script, verify="exit 1", drift="discard").code == 9
+    assert {line for line in fresh.tree() ^ before if not line.isdigit()} == set()
+    assert fresh.apply("20250101-001_anew", script, drift="discard").code == 0
+    assert fresh.sh("ls /etc/default") == "theirs\n"
+    fresh.sh("echo mine >/etc/default/mine")
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    fresh.sh("ls /etc/default | cmp - /run/before; cat /etc/default/mine /etc/default/useradd")
+    assert fresh.apply("20250101-001_anew", script).code == 0
+    assert fresh.sh("ls /etc/default") == "mine\ntheirs\n"
 
 
 def test_adopted_drift_is_a_layer(fresh: Rig) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pyinfra_overlaymig.format.audit import Audit
 
-_ONCE = ("format", "digest", "generation", "base", "below", "layer", "files", "size", *audit.KEYS)
+_ONCE = ("format", "digest", "generation", "base", "below", "layer", "files", "size", "time", *audit.KEYS)
 
 
 class Record(NamedTuple):
@@ -33,6 +33,8 @@ class Record(NamedTuple):
     services: tuple[str, ...] = ()
     audit: Audit | None = None
     more: tuple[tuple[str, str], ...] = ()
+    time: str = ""
+    """Nanoseconds since the epoch, of all that the bundle brought; empty in records of older runners."""
 
 
 def parse(text: str) -> Record:
@@ -62,6 +64,7 @@ def parse(text: str) -> Record:
         tuple(many["service"]),
         audit.parse(once),
         tuple(more),
+        once.get("time", ""),
     )
 
 
@@ -81,6 +84,8 @@ def _pairs(record: Record) -> Iterator[tuple[str, object]]:
         yield from watched
     yield "files", record.files
     yield "size", record.size
+    if record.time:
+        yield "time", record.time
     for path in record.state:
         yield "state", octal.escape_text(path)
     for name in record.services:

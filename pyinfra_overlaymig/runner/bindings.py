@@ -13,8 +13,9 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, mountinfo, processes, services, sockets, strays
+from pyinfra_overlaymig.runner import files, mountinfo, processes, services, sockets
 from pyinfra_overlaymig.runner.say import warn
+from pyinfra_overlaymig.runner.whose import Whose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,33 +126,18 @@ def services_of(held: Iterable[Held]) -> tuple[dict[str, Held], list[Held]]:
 
     Our callers are about to end, but for a shell that somebody sits at.
     """
-    whose = _Whose()
+    whose = Whose(services.supervised())
     callers = processes.ancestors(os.getpid())
     names: dict[str, Held] = {}
     others = []
     for one in held:
         process = processes.read(one.pid)
-        name = whose.name(process) if process else ""
+        name = whose.service(process) if process else ""
         if name and services.restart(name) != "never":
             names.setdefault(name, one)
         elif process and (one.pid not in callers or (one.what == DIRECTORY and _has_terminal(one.pid))):
             others.append(one)
     return names, others
-
-
-class _Whose:
-    """Which service a process is of: by its session, or by the logger that it writes to."""
-
-    def __init__(self) -> None:
-        marks = [strays.marks(name) for name in services.supervised()]
-        self._sessions = {one.session: one.name for one in marks if one.session}
-        self._pipes = {one.pipe: one.name for one in marks if one.pipe}
-
-    def name(self, process: processes.Process) -> str:
-        if name := self._sessions.get(process.session):
-            return name
-        outputs = (processes.link(process.pid, f"fd/{descriptor}") for descriptor in (1, 2))
-        return next((self._pipes[one] for one in outputs if one in self._pipes), "")
 
 
 def _has_terminal(pid: int) -> bool:

@@ -12,7 +12,8 @@ import re
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, processes, renumbered, s6, services, store
+from pyinfra_overlaymig.runner import files, processes, renumbered, store
+from pyinfra_overlaymig.runner.whose import Whose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,17 +79,12 @@ def uses(names: Collection[str], layers: Iterable[str]) -> set[str]:
     what = changed(layers) if names else Changed(frozenset(), frozenset(), frozenset())
     if not what.paths:
         return set()
-    sessions: dict[int, str] = {}
-    for name in names:
-        status = s6.read(services.linked(name))
-        if status and status.pid:
-            # s6-supervise makes a service the leader of a session of its own.
-            sessions[status.pid] = name
+    whose = Whose(names)
     look = _Look(what)
     moved = renumbered.since_last_switch()
     found: set[str] = set()
     for process in processes.every():
-        name = sessions.get(process.session, "")
+        name = whose.service(process)
         if name and name not in found and (moved.has(process) or look.at(process.pid)):
             found.add(name)
     return found

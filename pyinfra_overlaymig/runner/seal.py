@@ -67,6 +67,7 @@ def _record(stage: Stage, generation: int) -> record.Record:
         state=tuple(dict.fromkeys([*found, *stage.plan.state])),
         services=stage.plan.services,
         audit=audit_format.parse({key: str(value) for key, value in audit.summary(stage.directory)}),
+        time=files.first_line(f"{stage.directory}/moment"),
     )
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from pyinfra_overlaymig.format.paths import LIVE, RUN, SERVICES
-from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, stage_kernel, store, topmost
+from pyinfra_overlaymig.runner import copies, files, linux, mounts, rooted, stage_kernel, store, topmost, trees
 from pyinfra_overlaymig.runner.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID
 
 TYPE_CHECKING = False
@@ -107,6 +107,7 @@ def lay_files(stage: Stage) -> None:
     Directories that exist keep their owner, mode and being links.
     """
     moment = time.time_ns()
+    files.write_plain(f"{stage.directory}/moment", f"{moment}\n")
     source = f"{stage.directory}/files"
     if os.path.isdir(source):
         _lay(source, stage.root, "", moment)
@@ -115,6 +116,8 @@ def lay_files(stage: Stage) -> None:
         files.make_dirs(os.path.dirname(target))
         files.drop(target)
         copies.copy_tree(f"{stage.directory}/services/{name}", target)
+        for path in (target, *(f"{target}/{path}" for path, _ in trees.walk(target))):
+            os.utime(path, ns=(moment, moment), follow_symlinks=False)
 
 
 def _lay(source: str, root: str, path: str, moment: int) -> None:

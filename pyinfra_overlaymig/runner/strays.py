@@ -47,7 +47,7 @@ def marks(name: str) -> Marks:
     pid = status.process if status else 0
     logger = (log.process if log else 0) or s6.supervisor(f"{directory}/log")
     spared = bool(pid) and pid in processes.ancestors(os.getpid())
-    return Marks(name, pid, _pipe(logger), own_cgroup(_cgroups(pid), _cgroups(s6.supervisor(directory))), spared)
+    return Marks(name, pid, _pipe(logger), own_cgroup(cgroups(pid), cgroups(s6.supervisor(directory))), spared)
 
 
 def own_cgroup(service: list[str], supervisor: list[str]) -> str:
@@ -63,7 +63,8 @@ def own_cgroup(service: list[str], supervisor: list[str]) -> str:
     return ""
 
 
-def _cgroups(pid: int) -> list[str]:
+def cgroups(pid: int) -> list[str]:
+    """The lines of its /proc/PID/cgroup, none when it has ended."""
     with suppress(*processes.GONE):
         return files.lines(f"/proc/{pid}/cgroup") if pid else []
     return []
@@ -82,7 +83,7 @@ def of_session(one: Marks) -> list[Process]:
     return [
         found
         for found in processes.every()
-        if found.pid not in spared and (found.session == one.session or one.cgroup in _cgroups(found.pid))
+        if found.pid not in spared and (found.session == one.session or one.cgroup in cgroups(found.pid))
     ]
 
 
@@ -91,6 +92,12 @@ def of_name(one: Marks) -> list[Process]:
     spared, mark = _not_ours(one.name), f"{_MARK}={one.name}"
     found = [process for process in processes.every() if mark in processes.environment(process.pid)]
     return [process for process in found if process.pid not in spared and not _is_ours(process)]
+
+
+def named(pid: int) -> str:
+    """The service whose mark it began with, empty where it has none."""
+    found = (one.removeprefix(f"{_MARK}=") for one in processes.environment(pid) if one.startswith(f"{_MARK}="))
+    return next(found, "")
 
 
 def _is_ours(process: Process) -> bool:
