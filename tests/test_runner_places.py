@@ -113,9 +113,12 @@ def test_state_in_state(fresh: Rig) -> None:
     applied(fresh, "20250101-001_inner", NESTED, state=["/srv/pg/15"], services=service)
     before = fresh.sh(look)
     assert mounted(fresh) == {"/srv/pg/15": "/srv/pg/15"}
-    failed = applied(fresh, "20250102-001_outer", "echo new >/srv/pg/new", 9, state=["/srv/pg"], verify="exit 1")
-    assert "verify" in failed
+    script = "echo new >/srv/pg/new; mv /srv/pg/15 /srv/pg/16"
+    failed = applied(fresh, "20250102-001_outer", script, 9, state=["/srv/pg"], verify="test -e /srv/pg/16/f; exit 1")
+    assert "failed with status 1" in failed
+    assert "the machine is as it was before" in failed
     assert fresh.sh(look) == before
+    assert mounted(fresh) == {"/srv/pg/15": "/srv/pg/15"}
     fresh.sh("test ! -e /data/state/srv/pg/conf")
     applied(fresh, "20250102-001_outer", "echo more >>/srv/pg/15/f", state=["/srv/pg"])
     assert fresh.sh(look) == before.replace("\nf\n", "\nf\nmore\n")

@@ -134,9 +134,10 @@ def revert(id: str, generation: int, *, live: bool) -> bool:
     if live:
         # Better under a service that does not stop than not at all.
         attempt(lambda: _pause_own(id, force=True))
-        switch.live()
+    # Before the switch, which binds what is there then: what lies in another state path may have been moved away.
     state.take_back(journal)
     if live:
+        switch.live()
         owners.follow_all()
     whole = not live or services_follow.follow(journal, (id,), back=True)
     if not whole:

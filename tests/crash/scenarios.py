@@ -13,9 +13,11 @@ READY = {"check": "true"}
 ONE = """
 echo one >/etc/one
 mkdir -p /var/lib/app/dir; cd /var/lib/app; echo kept >kept; echo gone >gone; ln kept twin; echo in >dir/in
+mkdir -p /opt/v1/data; ln -s v1 /opt/cur; echo linked >/opt/v1/data/linked
+mkdir -p /srv/pg/15; echo inner >/srv/pg/15/inner; echo conf >/srv/pg/conf; chmod 750 /srv/pg
 """
 ONE_MANIFEST: dict[str, Any] = {
-    "state": ["/var/lib/app"],
+    "state": ["/var/lib/app", "/opt/cur/data", "/srv/pg/15"],
     "services": {
         "one": {"run": "exec sleep 1111", **READY},
         "shared": {"run": "exec sleep 3333", **READY},
@@ -33,9 +35,11 @@ cd /var/lib/app; echo new >new; ln new new.twin; setfattr -n user.note -v noted 
 echo changed >kept; ln -f kept twin
 rm gone; mkdir -p deep/er; echo d >deep/er/d; rm -rf dir; echo file >dir; chmod 700 .
 mkdir -p /var/lib/two; echo s >/var/lib/two/s
+mkdir -p /opt/v2/data; ln -sfn v2 /opt/cur; echo more >/opt/v1/data/more
+echo outer >/srv/pg/outer; mv /srv/pg/15 /srv/pg/16
 """
 TWO_MANIFEST: dict[str, Any] = {
-    "state": ["/var/lib/app", "/var/lib/two"],
+    "state": ["/var/lib/app", "/var/lib/two", "/srv/pg"],
     "stop": ["paused"],
     "snapshot": True,
     "services": {"two": {"run": "exec sleep 2222", **READY}, "shared": {"run": "exec sleep 4444", **READY}},

@@ -17,15 +17,15 @@ above() {
 }
 
 bind_state() {
-    # Mounted, or in what is.
-    if mountpoint -q "$1" || [ "$(inode "$1")" = "$(inode "/data/state$1" || echo none)" ]; then
-        return
-    fi
     if [ "$(readlink "$1")" = "/data/state$1" ]; then
         mkdir -p "/data/state$1"
         return
     fi
     mkdir -p "$1"
+    # Mounted, or in what is.
+    if mountpoint -q "$1" || [ "$(inode "$1")" = "$(inode "/data/state$1" || echo none)" ]; then
+        return
+    fi
     # The first time it starts from what the layers have there.
     if [ ! -d "/data/state$1" ]; then
         rm -rf "/data/state$1.new"
