@@ -56,9 +56,14 @@ def adopt(label: str, found: tuple[Change, ...]) -> None:
     _copy(upper, one.upper, [unescape_path(change.path) for change in found])
     drift.prepare_drop(directory, [_but_what_it_holds(change) for change in found])
     say(f"adopting {len(found)} changes by hand as {id}")
+    # The upper goes with the switch, and who writes to these files goes on. A leftover of this name is swept.
+    written = f"{UPPER}/adopted.new"
+    files.drop(written)
+    trees.link_tree(f"{directory}/drift/bring", written)
     seal.commit(one)
     finish.finish(id)
-    _catch_up(upper, f"{LAYERS}/{id}")
+    _catch_up(written, f"{LAYERS}/{id}")
+    files.drop(written)
 
 
 def unkeepable(found: Iterable[Change]) -> str:
@@ -100,10 +105,10 @@ def _copy(source: str, target: str, paths: Iterable[str]) -> None:
             copies.take_metadata(given or f"{source}/{path}", f"{target}/{path}", times=True, overlay=not given)
 
 
-def _catch_up(upper: str, layer: str) -> None:
-    """What was written to a file of ``upper`` after it had been copied into ``layer`` is drift again."""
+def _catch_up(before: str, layer: str) -> None:
+    """What was written to a file of ``before`` after it had been copied into ``layer`` is drift again."""
     for path, found in trees.walk(layer):
-        written = f"{upper}/{path}"
+        written = f"{before}/{path}"
         if not stat.S_ISREG(found.st_mode) or not os.path.isfile(written):
             continue
         if not filecmp.cmp(written, f"{layer}/{path}", shallow=False):

@@ -13,7 +13,7 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, mountinfo, processes, services, sockets
+from pyinfra_overlaymig.runner import files, mountinfo, processes, services, sockets, strays
 from pyinfra_overlaymig.runner.say import warn
 from pyinfra_overlaymig.runner.whose import Whose
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 SOCKET, LOCK, FIFO, WATCH, DIRECTORY, ROOT = "socket", "lock", "FIFO", "watch", "directory", "root directory"
-_REMEDY = {DIRECTORY: "leave it and come back"}
 _WATCHED = re.compile(r"^(?:inotify wd:\S+|fanotify)(?: ino:\S+)? sdev:([0-9a-f]+)", re.MULTILINE)
 _WATCHED_MOUNT = re.compile(r"^fanotify mnt_id:([0-9a-f]+)", re.MULTILINE)
 
@@ -121,23 +120,32 @@ def _is_now(path: str, found: os.stat_result) -> bool:
         return False
 
 
-def services_of(held: Iterable[Held]) -> tuple[dict[str, Held], list[Held]]:
+def services_of(held: Iterable[Held]) -> tuple[dict[str, list[Held]], list[Held]]:
     """The supervised services that hold some of it and may be restarted, with what; and what others hold.
 
     Our callers are about to end, but for a shell that somebody sits at.
     """
     whose = Whose(services.supervised())
     callers = processes.ancestors(os.getpid())
-    names: dict[str, Held] = {}
+    names: dict[str, list[Held]] = {}
     others = []
     for one in held:
         process = processes.read(one.pid)
         name = whose.service(process) if process else ""
         if name and services.restart(name) != "never":
-            names.setdefault(name, one)
+            names.setdefault(name, []).append(one)
         elif process and (one.pid not in callers or (one.what == DIRECTORY and _has_terminal(one.pid))):
             others.append(one)
     return names, others
+
+
+def end_left(marks: strays.Marks, held: Iterable[Held]) -> None:
+    """Ends those of a service that has stopped: a daemon that has left its session is not told to end with it, and
+    would keep a new one from starting.
+    """
+    callers = processes.ancestors(os.getpid())
+    found = {one.pid: process for one in held if (process := processes.read(one.pid)) and process.began == one.began}
+    strays.end(marks, [process for pid, process in found.items() if pid not in callers])
 
 
 def _has_terminal(pid: int) -> bool:
@@ -146,8 +154,10 @@ def _has_terminal(pid: int) -> bool:
 
 def tell(others: Collection[Held]) -> None:
     """Names processes that go on with what is not there any more, here and in `status`."""
-    for one in others:
-        warn(f"{one.name} (process {one.pid}) holds a {thing(one)}: {_REMEDY.get(one.what, 'restart it')}")
+    for name, pid in dict.fromkeys((one.name, one.pid) for one in others):
+        its = [one for one in others if one.pid == pid]
+        remedy = "leave it and come back" if {one.what for one in its} == {DIRECTORY} else "restart it"
+        warn(f"{name} (process {pid}) holds what is of the root before ({_things(its)}): {remedy}")
     files.write_file(_noted(), "".join(map(_line, others)))
 
 
@@ -177,6 +187,15 @@ def _noted() -> str:
     return f"{paths.RUN}/stale"
 
 
+def _things(held: Collection[Held]) -> str:
+    """What one process holds, in words: of each kind the first, and how many more."""
+    found = []
+    for what in dict.fromkeys(one.what for one in held):
+        first, *more = [one for one in held if one.what == what]
+        found.append(thing(first) + (f" and {len(more)} more" if more else ""))
+    return ", ".join(found)
+
+
 def thing(one: Held) -> str:
-    """What it holds, in words."""
-    return f"{one.what} of the root before{f', {one.path}' if one.path else ''}"
+    """What it is, and where."""
+    return f"{one.what} {octal.escape_text(one.path)}" if one.path else one.what

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from pyinfra_overlaymig.format.ids import valid_id
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, RESERVE, RUN, STAGING, SYSTEM, UPPER
 from pyinfra_overlaymig.runner import (
-    catch_up,
     confirm,
     data_mounts,
     evidence,
@@ -200,7 +199,7 @@ def _sweep(*, live: bool) -> None:
     half-received bundles of processes that are gone. At boot there is nobody who could be receiving one.
     """
     switch.settle()
-    switch.sweep(catch_up.live() - 1)
+    switch.sweep()
     # What a revert wants brought back stays until a switch has done it.
     if not os.path.isdir(f"{UPPER}/change/bring"):
         files.drop(f"{UPPER}/change")

@@ -7,7 +7,7 @@ A journal is a directory: `paused` has the services that were stopped, for them 
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import bindings, files, in_use, left_down, readiness, s6, services, supervision
+from pyinfra_overlaymig.runner import bindings, files, in_use, left_down, readiness, s6, services, strays, supervision
 from pyinfra_overlaymig.runner.say import Leave, say, warn
 
 TYPE_CHECKING = False
@@ -67,9 +67,11 @@ class _Follow:
         self.failed: dict[str, None] = {}
         self.waits: list[readiness.Waiting] = []
         self.left: list[str] = []
+        self.holding: dict[str, list[bindings.Held]] = {}
 
     def run(self, more: Collection[str]) -> bool:
-        stop = services.needing(sorted({*touched(self.layers), *_broken(), *more}))
+        self.holding = _broken()
+        stop = services.needing(sorted({*touched(self.layers), *self.holding, *more}))
         steps: list[tuple[str, Callable[[str], bool]]] = [(name, self._pause) for name in stop]
         steps += [(name, self._remove) for name in gone()]
         steps += [(name, self._bring) for name in services.order()]
@@ -114,7 +116,11 @@ class _Follow:
         return False
 
     def _pause(self, name: str) -> bool:
-        return supervision.pause(self.journal, [name], force=self.force)
+        marks = strays.marks(name)
+        if not supervision.pause(self.journal, [name], force=self.force):
+            return False
+        bindings.end_left(marks, self.holding.get(name, ()))
+        return True
 
     def _remove(self, name: str) -> bool:
         say(f"removing service {name}")
@@ -156,16 +162,16 @@ class _Follow:
         return True
 
 
-def _broken() -> Collection[str]:
+def _broken() -> dict[str, list[bindings.Held]]:
     """The services that hold what was bound to a root before; they, and other processes that do, are named."""
     try:
         names, rest = bindings.services_of(bindings.stale())
     except OSError as error:
         # It says what to look after; what is in place by now does not depend on it.
         warn(f"what is bound to the root before cannot be told: {error}")
-        return ()
-    for name, one in names.items():
-        say(f"service {name} holds a {bindings.thing(one)}: restarted")
+        return {}
+    for name, held in names.items():
+        say(f"service {name} holds what is of the root before ({bindings.thing(held[0])}): restarted")
     bindings.tell(rest)
     return names
 

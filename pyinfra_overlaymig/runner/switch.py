@@ -6,6 +6,7 @@ Order, and what a kill leaves:
   standstill          its processes stand still; the kernel lets them go when this process dies
   pivot_root          the new root runs; the old one hangs at /dev/.system-migrate.old
   mounts moved, old root detached; drift caught up; `upper/live` and `running` written; the note removed
+  old upper removed   swept by the next switch, or recovery
 The note names the new root's mount: where that is the running root, `settle` goes on, else it takes it down.
 """
 
@@ -60,8 +61,10 @@ def live() -> None:
     note = f"mount {_mount_at(NEW)}\nfrom {before}\nto {to}\ngeneration {n}\n"
     files.write_file(_NOTE, note)
     _pivot(before, to, seen)
-    _wait_for_late(old)
+    late = _wait_for_late(old)
     settle()
+    # Each clone is one more name of every file: postfix and cron take none that has several.
+    sweep(before if late else None)
 
 
 def _clone(before: int, to: int) -> catch_up.Listing:
@@ -129,9 +132,9 @@ def _mount_at(place: str, pid: int | str = "self") -> int:
     return found.id
 
 
-def _wait_for_late(old: int) -> None:
+def _wait_for_late(old: int) -> bool:
     """Waits for processes that were being forked when the root was pivoted: the kernel moves those it can see, and a
-    half-made child is not one of them. Commands are over in no time; what stays longer is named.
+    half-made child is not one of them. Commands are over in no time; what stays longer is named. Whether any does.
     """
     until = time.monotonic() + _LATE
     while (left := carry.processes_on(old)) and time.monotonic() < until:
@@ -140,6 +143,7 @@ def _wait_for_late(old: int) -> None:
     for pid in left:
         name = files.first_line(f"/proc/{pid}/comm")
         warn(f"{name} (process {pid}) stays on the root before, until it is restarted")
+    return bool(left)
 
 
 def settle() -> None:
@@ -167,9 +171,7 @@ def settle() -> None:
 
 
 def sweep(kept: int | None = None) -> None:
-    """Drops uppers that are neither live nor ``kept``. The one before the live one may still be under processes of the
-    root before.
-    """
+    """Drops uppers that are neither live nor ``kept``: of a root before that processes are still in."""
     for name in files.names(UPPER):
         if name.isdecimal() and int(name) not in (catch_up.live(), kept):
             leftovers.give_up(f"{UPPER}/{name}")
