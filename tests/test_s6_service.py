@@ -369,8 +369,14 @@ def test_a_service_that_never_gets_ready_fails_in_time_with_its_output(operator:
 def test_a_service_waits_for_what_it_needs(server: Operator) -> None:
     """It does not start before that is ready, and says what it waits for."""
     server.rig.sh("s6-svc -wD -d /run/service/server")
-    waits = {"service": "waits", "run": "exec sleep 5959", "needs": ["server"]}
-    done = server.run(**waits, timeout=3, notification_fd=3)
+    waits = {"service": "waits", "run": "echo >&3; exec sleep 5959", "needs": ["server"], "notification_fd": 3}
+    done = server.run(**waits, timeout=3)
+    assert "waits: waiting for server" in done.stderr
+    assert server.rig.run("pgrep", "-fx", "sleep 5959").code == 1
+    server.changes(service="server")
+    server.changes(**waits)
+    server.rig.sh("s6-svc -wD -d /run/service/server")
+    done = server.run(**waits, restarted=True, timeout=3)
     assert "waits: waiting for server" in done.stderr
     assert server.rig.run("pgrep", "-fx", "sleep 5959").code == 1
     server.changes(service="server")
@@ -407,6 +413,41 @@ def test_a_service_that_dies_fails_at_once_with_its_output(operator: Operator) -
     gives_up = operator.run(service="dies", run="echo; exit 4", finish="exit 125", log=False, timeout=60)
     assert "service dies has given up: exitcode 4" in gives_up.stderr
     assert "see the output of s6-svscan" in gives_up.stderr
+
+
+def test_what_fails_is_as_it_was_before(operator: Operator) -> None:
+    """Nothing is left that dies and starts for ever, now and at every boot: a new service is not defined any more, a
+    changed one is what it was, one that was down is down. Three deaths are three, however fast they come.
+    """
+    look = "s6-svstat -o up /run/service/fails 2>/dev/null || echo none; ls -A /etc/s6/services /run/services"
+    look = f"{look} | grep -c fails || :"
+    fails = {"service": "fails", "run": "printf 'h\u00e9llo\\r\\033[31mred\\n'; exit 3"}
+    begun = time.monotonic()
+    done = operator.run(**fails, timeout=60)
+    assert time.monotonic() - begun < 30
+    assert "died three times while it started: exitcode 3" in done.stderr
+    assert "it is not defined any more" in done.stderr
+    assert "    ?[31mred" in done.stderr
+    assert "  h\u00e9llo" in operator.run(service="fails", run="echo h\u00e9llo", finish="exit 125").stderr
+    assert "\033[31mred" not in done.stderr
+    assert operator.rig.sh(look) == "none\n0\n"
+    died = operator.rig.sh("grep -c red /data/state/var/log/fails/current")
+    assert int(died) <= 5
+
+    works = {"service": "fails", "run": "test ! -e /tmp/broken || exit 4; exec sleep 7171"}
+    for running in (True, False):
+        assert operator.run(**works, running=running).returncode == 0
+        before = operator.service("fails")
+        assert "it has the definition of before again" in operator.run(**fails, finish="exit 125").stderr
+        after = operator.service("fails")
+        assert (after.definition, after.kept, after.enabled) == (before.definition, before.kept, before.enabled)
+        assert (after.up, after.wanted_up) == (running, running)
+        assert operator.rig.sh("ls -A /etc/s6/services /run/services | grep -c '^[.]fails' || :") == "0\n"
+    operator.rig.sh(": >/tmp/broken")
+    assert "it is down again" in operator.run(service="fails").stderr
+    assert operator.rig.sh("rm /tmp/broken; s6-svstat -o up,wantedup /run/service/fails") == "false false\n"
+    assert operator.run(service="fails", present=False).returncode == 0
+    assert operator.rig.sh(look) == "none\n0\n"
 
 
 def test_a_service_that_does_not_stop_is_named(operator: Operator) -> None:

@@ -92,8 +92,9 @@ def s6_service(
     + livedir: where the copy is that s6 works on, linked into the scan directory
 
     A service is defined anew, and restarted for that, only where one of its files differs. Fails on a host where it
-    is not as wanted in time: its last output is shown. What needs a service that restarts, or is defined anew,
-    is stopped before it and started again after it; what needs one that stops or is removed is stopped before it.
+    is not as wanted in time: its last output is shown, and it is as it was before. What needs a service that
+    restarts, or is defined anew, is stopped before it and started again after it; what needs one that stops or is
+    removed is stopped before it.
 
     **Example:**
 

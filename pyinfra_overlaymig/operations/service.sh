@@ -14,6 +14,8 @@
 #
 # SOURCEDIR keeps what a boot copies to LIVEDIR and links into SCANDIR; '' where nothing does. Of a service that is kept,
 # the `down` file there is for the next boot, and that in LIVEDIR for a new s6-supervise, should this one be killed.
+# Where a service that was defined or started here does not get ready it is as before: what nobody repairs would die and
+# start for ever, and at every boot.
 set -eu
 umask 022
 scandir=$1 sourcedir=$2 livedir=$3 name=$4 log=$5 seconds=$6
@@ -24,14 +26,25 @@ source=${sourcedir:+$sourcedir/$name}
 # Seconds by a clock that nobody sets.
 seconds_up() { while read -r up _; do echo "${up%%.*}"; done </proc/uptime; }
 until=$(($(seconds_up) + seconds))
-steps=" $* " paused=
+steps=" $* " paused='' undo='' was='' before=''
 trap 'give_back $?' EXIT
 trap 'exit 1' HUP INT TERM
 
-# give_back STATUS: where this fails, what was paused and is to run again starts; it waits for its needs by itself.
+# give_back STATUS: where this fails, the service is as before, and what was paused and is to run again starts; it waits for
+# its needs by itself.
 give_back() {
-    [ "$1" -eq 0 ] || for other in $paused; do s6-svc -u "$scandir/$other" || :; done
+    [ "$1" -ne 0 ] || return 0
+    until=$(($(seconds_up) + 10))
+    case $undo in
+    down) s6-svc "$(option d)" "$dir" && echo "  it is down again, as before" >&2 ;;
+    remove) (trap - EXIT; remove) && echo "  it is not defined any more, as before" >&2 ;;
+    restore) restore && echo "  it has the definition of before again" >&2 ;;
+    esac || :
+    for other in $paused; do s6-svc -u "$scandir/$other" || :; done
 }
+
+# option LETTER: of s6-svc, in the form that lasts where the directory that s6-supervise looks at is a copy.
+option() { if kept; then echo "-$1" | tr du DU; else echo "-$1"; fi; }
 
 # kept: true where the next boot makes the service from a copy.
 kept() { [ -n "$source" ] && [ -d "$source" ]; }
@@ -50,14 +63,20 @@ fail_with_output() {
     printf 'service %s %s\n' "$name" "$1" >&2
     if [ -s "$log/current" ]; then
         printf 'its last output, from %s:\n' "$log/current" >&2
-        # As bytes that are no ASCII may be no text for who reads this.
-        tail -n 20 -- "$log/current" | LC_ALL=C sed 's/[^[:print:][:space:]]/?/g; s/^/    /' >&2
+        tail -n 20 -- "$log/current" | readable | sed 's/^/    /' >&2
     elif [ -n "$log" ]; then
         printf '  hint: it wrote nothing to %s\n' "$log" >&2
     else
         printf '  hint: it has no log of its own; see the output of s6-svscan\n' >&2
     fi
     exit 1
+}
+
+# readable: its input as text that does a terminal no harm, of lines drawn over and over the last form.
+readable() {
+    LC_ALL=C sed "$(printf 's/\r*$//; s/.*\r//; s/\302[\200-\237]/?/g; s/\342\200[\216\217\252-\256]/?/g')" |
+        LC_ALL=C tr '\000-\010\013-\037\177' '[?*]' |
+        if command -v iconv >/dev/null; then iconv -c -f UTF-8 -t UTF-8 || :; else LC_ALL=C tr '\200-\377' '[?*]'; fi
 }
 
 # in_time: true until the time is over; a moment passes.
@@ -79,24 +98,48 @@ define() {
     rm -rf -- "$livedir/.$name.new"
     mkdir -- "$livedir/.$name.new"
     tar -C "$livedir/.$name.new" -xzpf -
-    wanted=$1
-    if [ "$wanted" = same ]; then
-        wanted=up
-        if s6-svok "$dir" 2>/dev/null; then
-            [ "$(s6-svstat -o wantedup "$dir")" = true ] || wanted=down
-        elif [ -f "$(boot)/down" ]; then
-            wanted=down
-        fi
+    was=up
+    if s6-svok "$dir" 2>/dev/null; then
+        [ "$(s6-svstat -o wantedup "$dir")" = true ] || was=down
+    elif [ -f "$(boot)/down" ]; then
+        was=down
     fi
+    wanted=$1
+    [ "$wanted" != same ] || wanted=$was
+    back=remove
+    if kept || [ -d "$live" ]; then back=restore; elif [ -e "$dir" ]; then back=down; fi
     [ -z "$source" ] || keep
     drop
+    undo=$back
     [ "$wanted" = up ] || : >"$livedir/.$name.new/down"
-    # For the runner, which asks what is supervised whether the running root still has it.
-    if [ -n "$source" ] && [ -d /data/system ]; then echo base >"$livedir/.$name.new/layer"; fi
-    rm -rf -- "$live"
+    of_the_base "$livedir/.$name.new"
+    rm -rf -- "$livedir/.$name.old"
+    [ ! -d "$live" ] || mv -T -- "$live" "$livedir/.$name.old"
     mv -T -- "$livedir/.$name.new" "$live"
     supervise
 }
+
+# of_the_base DIR: for the runner, which asks what is supervised whether the running root still has it.
+of_the_base() {
+    if [ -n "$source" ] && [ -d /data/system ]; then echo base >"$1/layer"; fi
+}
+
+# restore: the definition of before is there again, and the service as it was. Where something else keeps it, or nothing.
+restore() (
+    trap - EXIT
+    drop
+    rm -rf -- "$live" "$livedir/.$name.new"
+    if [ -d "${sourcedir:-/nowhere}/.$name.old" ]; then
+        rm -rf -- "$source"
+        mv -T -- "$sourcedir/.$name.old" "$source"
+    fi
+    if [ -d "$livedir/.$name.old" ]; then
+        rm -f -- "$livedir/.$name.old/down"
+        [ "$was" = up ] || : >"$livedir/.$name.old/down"
+        mv -T -- "$livedir/.$name.old" "$live"
+        supervise
+    fi
+)
 
 # keep: copies the new definition to the source directory, on the disk before it is there by name.
 keep() {
@@ -107,7 +150,12 @@ keep() {
     find "$sourcedir/.$name.new" -type f -exec sync -- {} +
     ! kept || mv -T -- "$source" "$sourcedir/.$name.old"
     mv -T -- "$sourcedir/.$name.new" "$source"
-    rm -rf -- "$sourcedir/.$name.old"
+}
+
+# done_with: what it was before is given up.
+done_with() {
+    undo=
+    rm -rf -- "$livedir/.$name.old" ${source:+"$sourcedir/.$name.old"}
 }
 
 # drop: nothing supervises the service any more, nor its logger.
@@ -131,6 +179,7 @@ drop() {
 
 # supervise: s6-supervise runs for it. A service that is kept only is copied first, as a boot does it.
 supervise() {
+    before=$(s6-svdt -n 1 "$dir" 2>/dev/null) || before=
     ! s6-svok "$dir" 2>/dev/null || return 0
     if [ ! -e "$dir" ]; then
         if [ ! -d "$live" ]; then
@@ -151,8 +200,9 @@ supervise() {
 
 # up: it runs, it tells that it is ready, if it tells, and stays so for a while, longer where it tells nothing.
 up() {
+    if [ -z "$undo" ] && [ "$(s6-svstat -o wantedup "$dir" 2>/dev/null)" != true ]; then undo=down; fi
     supervise
-    start "-$(if kept; then echo U; else echo u; fi)"
+    start "$(option u)"
     ready
 }
 
@@ -168,6 +218,7 @@ start() {
 
 ready() {
     settle=@SETTLES@ deaths=@DEATHS@ starts=0 last=
+    deaths=$((deaths + ${1:-0}))
     if [ ! -f "$dir/@TELLS@" ] || [ -f "$dir/@BEGINS@" ]; then settle=@SETTLES_SILENT@; fi
     while :; do
         # shellcheck disable=SC2046 # four words
@@ -179,7 +230,9 @@ ready() {
         fi
         if [ "$1" -gt 0 ] && [ "$2" = true ] && [ "$4" -ge "$settle" ]; then return 0; fi
         [ "$3" = true ] || fail_with_output "has given up: $(last_death)"
-        [ "$starts" -le "$deaths" ] || fail_with_output "died three times while it started: $(last_death)"
+        if [ "$starts" -gt "$deaths" ] || [ "$(died)" -ge "$deaths" ]; then
+            fail_with_output "died three times while it started: $(last_death)"
+        fi
         in_time || break
     done
     # Ready at last, be it not for long.
@@ -187,18 +240,33 @@ ready() {
     fail_with_output "is not ready within $seconds s"
 }
 
+# died: how often it did since BEFORE, its last death then, as s6-supervise counts: it may be fast, and this is not. It
+# counts up to its max-death-tally.
+died() {
+    s6-svdt "$dir" 2>/dev/null | {
+        count=0
+        while read -r death; do
+            count=$((count + 1))
+            [ "$death" != "$before" ] || count=0
+        done
+        echo "$count"
+    }
+}
+
 # last_death: how its process ended the last time, to standard output.
 last_death() { s6-svdt -n 1 "$dir" 2>/dev/null | cut -d ' ' -f 2-; }
 
 down() {
     s6-svok "$dir" 2>/dev/null || return 0
-    s6-svc -wD -T "$((seconds * 1000))" "-$(if kept; then echo D; else echo d; fi)" "$dir" ||
+    s6-svc -wD -T "$((seconds * 1000))" "$(option d)" "$dir" ||
         fail_with_output "did not stop within $seconds s"
 }
 
 restart() {
+    before=$(s6-svdt -n 1 "$dir" 2>/dev/null) || before=
     s6-svc -wr -T "$((seconds * 1000))" -ru "$dir" || fail_with_output "did not start again within $seconds s"
-    ready
+    # Its end now was a death as well.
+    ready 1
 }
 
 # pause OTHER: what needs this service does not run on without it.
@@ -213,6 +281,7 @@ resume() {
     log=${log:+${log%/*}/$1}
     name=$1
     dir=$scandir/$1
+    before=$(s6-svdt -n 1 "$dir" 2>/dev/null) || before=
     start -u
     ready
 }
@@ -222,7 +291,7 @@ remove() {
     not_of_a_migration
     [ -z "$source" ] || rm -rf -- "$source" "$sourcedir/.$name.new" "$sourcedir/.$name.old"
     drop
-    rm -rf -- "$live" "$livedir/.$name.new"
+    rm -rf -- "$live" "$livedir/.$name.new" "$livedir/.$name.old"
 }
 
 # Its directory outlives s6-svscan: whether it is there shows when it is told to look around.
@@ -244,3 +313,4 @@ while [ "$#" -gt 0 ]; do
     esac
     shift
 done
+done_with

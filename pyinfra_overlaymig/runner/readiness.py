@@ -6,7 +6,7 @@ import os
 import time
 
 from pyinfra_overlaymig.format import paths, readiness
-from pyinfra_overlaymig.runner import files, processes, s6, services, store
+from pyinfra_overlaymig.runner import files, follow, processes, s6, services, store
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import warn, write
 
@@ -157,7 +157,7 @@ def output(name: str) -> None:
     try:
         with open(f"{paths.LOGS}/{name}/current", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
-            last = file.read().decode("utf-8", "replace").rstrip("\n").split("\n")[-_LINES:]
+            last = [follow.readable(line) for line in file.read().rstrip(b"\n").split(b"\n")[-_LINES:]]
     except FileNotFoundError:
         last = [""]
     if last == [""]:
