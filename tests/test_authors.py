@@ -92,8 +92,12 @@ def test_what_git_ignores_is_not_the_migrations(folder: Path, monkeypatch: pytes
         (folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "files" / name).write_text("x")
     git(top, "add", "-f", f"{folder}/files/etc/demo/secret-kept")
+    (folder / "files/etc/.DS_Store").write_text("x")
     wanted = MINE | dict.fromkeys((".gitignore", "etc/demo/secret-kept", "etc/new"), "0644")
     assert modes(load(folder)) == wanted
+    (told,) = load(folder).warnings
+    assert told.startswith("left out, as git ignores it: /a.pyc, /etc/demo/local, /etc/demo/secret ")
+    assert told.endswith(", … (`git add -f` brings it)")
     # As from a hook of git's, and as root in the checkout of somebody else.
     monkeypatch.setenv("GIT_DIR", ".git")
     monkeypatch.setenv("GIT_INDEX_FILE", ".git/index")

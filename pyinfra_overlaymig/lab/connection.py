@@ -17,7 +17,7 @@ from gevent.monkey import is_module_patched
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 
-from pyinfra_overlaymig.errors import OverlaymigError
+from pyinfra_overlaymig.errors import OverlaymigError, in_words
 from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.machine import Machine
 
@@ -110,7 +110,8 @@ def _no_answer(machine: Machine, problem: Exception | None, alive: bool) -> Over
         last = machine.console.read_text(errors="replace").strip().splitlines()[-8:]
     except FileNotFoundError:
         last = []
-    state = f"does not answer ssh ({problem})" if alive else "ended while it booted"
+    why = in_words(problem) if isinstance(problem, OSError) else problem
+    state = f"does not answer ssh ({why})" if alive else "ended while it booted"
     return OverlaymigError(
         "\n".join([f"{machine.name} {state}; the end of its console:", *last]),
         hint=f"look at {machine.console}, or run: overlaymig lab exec {machine.name} -- sh",

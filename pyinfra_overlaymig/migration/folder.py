@@ -24,6 +24,7 @@ FILES = "files"
 _PARTS = ("migration.yaml", *SCRIPTS, FILES)
 _NOTES = (".md", ".rst", ".txt", "README", "CHANGELOG", "LICENSE")
 _DATED = re.compile("[0-9]{6}")
+_NAMED = 3
 _BEGINNING = 1 << 16
 """Bytes of a file that tell what it is."""
 
@@ -191,6 +192,10 @@ def _script(folder: Path, name: str) -> Member:
 
 
 def _warnings(scripts: list[Member], files: list[Member], git: Checkout) -> Iterator[str]:
+    ignored = [path for path in sorted(git.ignored) if not any(map(is_foreign, path.split("/")))]
+    if ignored:
+        names = ", ".join(path.removeprefix(FILES) for path in ignored[:_NAMED]) + ", …" * (len(ignored) > _NAMED)
+        yield f"left out, as git ignores it: {names} (`git add -f` brings it)"
     for script in scripts:
         yield from advice.of_script(script.path, script.source.read_bytes())
     for file in files:

@@ -104,8 +104,9 @@ def pieces_of(size: int, source: Iterable[bytes]) -> Iterator[bytes]:
     for piece in source:
         rest += piece
         whole = len(rest) - len(rest) % size
-        for at in range(0, whole, size):
-            yield bytes(rest[at : at + size])
+        with memoryview(rest) as view:
+            for at in range(0, whole, size):
+                yield bytes(view[at : at + size])
         del rest[:whole]
     if rest:
         yield bytes(rest)

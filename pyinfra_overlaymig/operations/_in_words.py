@@ -15,7 +15,11 @@ FILES = "files"
 
 
 def contents(wanted: Migration) -> Iterator[str]:
-    """All that a migration brings, for reading."""
+    """All that a migration brings, for reading; a script may hold what a terminal would obey."""
+    return map(_harmless, _contents(wanted))
+
+
+def _contents(wanted: Migration) -> Iterator[str]:
     yield f"{wanted.id}: {' '.join(wanted.description.split())}"
     for what, values in (
         ("depends on", wanted.depends),
@@ -40,6 +44,11 @@ def contents(wanted: Migration) -> Iterator[str]:
         if any(member.path == script for member in wanted.members):
             yield f"  {script}:"
             yield from (f"    {line}" for line in wanted.script(script).splitlines())
+
+
+def warnings(wanted: Migration) -> Iterator[str]:
+    """What its author may not have meant."""
+    return (f"  warning: {_harmless(one)}" for one in wanted.warnings)
 
 
 def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -69,6 +78,10 @@ def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iter
 
 def edit(wanted: Migration, applied: Trace) -> Iterator[str]:
     """What differs between the folder and what was applied, for reading."""
+    return map(_harmless, _edit(wanted, applied))
+
+
+def _edit(wanted: Migration, applied: Trace) -> Iterator[str]:
     yield from _diff("install.sh", applied.install_script.splitlines(), wanted.script().splitlines())
     edited = wanted.plan.decode("ascii")
     yield from _diff("plan", _words(applied.plan), _words(edited))
@@ -139,3 +152,7 @@ def _readable(field: str) -> str:
 def _printable(text: str) -> str:
     """File names may hold what a terminal obeys, or what is no text at all."""
     return text if text.isprintable() else escape_text(text)
+
+
+def _harmless(line: str) -> str:
+    return "".join(one if one.isprintable() or one == "\t" else "?" for one in line)

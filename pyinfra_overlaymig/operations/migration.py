@@ -27,7 +27,7 @@ from pyinfra_overlaymig.operations._command import (
     status_unknown,
 )
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
-from pyinfra_overlaymig.operations._in_words import contents, edit, refusals
+from pyinfra_overlaymig.operations._in_words import contents, edit, refusals, warnings
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._upload import Upload
 
@@ -128,8 +128,8 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None)
     first = memory().shown_for(wanted.digest)
     for line in [f"{wanted.id}: the same plan as {first}"] if first else contents(wanted):
         host.log(line)
-    for warning in () if first else wanted.warnings:
-        host.log_styled(f"  warning: {warning}", fg="yellow", log_func=logger.warning)
+    for warning in () if first else warnings(wanted):
+        host.log_styled(warning, fg="yellow", log_func=logger.warning)
     for why, remedy in refusals(wanted, status, memory().coming):
         host.log(f"  will be refused: {why}")
         host.log(f"  hint: {remedy}")

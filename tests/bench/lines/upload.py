@@ -14,14 +14,14 @@ from pyinfra_overlaymig import lab as labs
 from tests.bench.host import TOP
 from tests.bench.inside import Failed
 from tests.bench.line import NOW, Figures, Group, Line, Variant
-from tests.bench.session import Bench
+from tests.bench.session import Bench, settled
 from tests.rig import Rig
 
 _SCP = "scp"
 _ID = "20250101-001_upload"
 _FILES, _SIZE = 20, 10_000_000
 _PATIENCE = 300.0
-_BEGINS, _ARRIVED = "Starting operation", "==> running the install script"
+_BEGINS, _ARRIVED = f"{_ID}: large", "==> running the install script"
 _DEPLOY = """\
 from pyinfra_overlaymig.operations import migration_applied
 
@@ -62,8 +62,9 @@ def _by_scp(bench: Bench, rig: Rig, folder: Path) -> Figures:
 
 
 def _by_migration(bench: Bench, rig: Rig, folder: Path) -> Figures:
-    """Until the machine has all of it, checked, and begins; pyinfra's look at it before is counted as well."""
+    """From the plan, which is shown before anything is packed, until the machine has all, checked, and begins."""
     rig.reset()
+    settled(rig)
     deploy = bench.directory / "upload/deploy.py"
     deploy.write_text(_DEPLOY.format(folder=str(folder)))
     bench.rest(rig)
