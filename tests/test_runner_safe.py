@@ -205,6 +205,19 @@ def test_arguments_are_no_paths(safe: Rig) -> None:
     assert safe.tree() ^ before == frozenset()
 
 
+def test_bundle_is_found_where_its_name_leads(safe: Rig) -> None:
+    """From where the caller stands, and by links, in the running root: the base has other files."""
+    safe.sh("mkdir -p /srv/d; cat >/srv/d/b; ln -s /srv/d /srv/dir; ln -s /srv/d/b /srv/link", stdin=forge(good(safe)))
+    try:
+        for name in ("b", "./b", "../link", "/srv/link", "/srv/dir/b", "/srv/dir/../d/b"):
+            done = safe.run("/bin/sh", "-c", f"cd /srv/d; {RUNNER} apply {name}")
+            assert (done.code, "failed with status 7" in done.text) == (9, True), (name, done.text)
+        for name in ("/srv/d", "nothing", "/dev/null"):
+            assert safe.run(RUNNER, "apply", name).code == 4, name
+    finally:
+        safe.sh("rm -r /srv/d /srv/dir /srv/link")
+
+
 # Each line as nobody: it must fail.
 ATTACKS = """\
 ls /data/system

@@ -12,8 +12,8 @@ import zlib
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import FormatError, limits, plan, rules
-from pyinfra_overlaymig.format.paths import DATA
-from pyinfra_overlaymig.runner import files, trees
+from pyinfra_overlaymig.format.paths import DATA, LIVE
+from pyinfra_overlaymig.runner import files, rooted, trees
 from pyinfra_overlaymig.runner.say import Leave, invalid, refused
 
 TYPE_CHECKING = False
@@ -209,7 +209,9 @@ def open_file(arguments: list[str]) -> None:
     if name == "-" or name.startswith("--"):
         return
     try:
-        os.dup2(os.open(f"/proc/1/root/{name}" if name.startswith("/") else name, os.O_RDONLY), 0)
+        # Where the caller stands the launcher says: chroot(8) goes to the top.
+        there = rooted.resolve(LIVE, os.path.join(os.environ.get("PWD", "/"), name))
+        os.dup2(os.open(there, os.O_RDONLY), 0)
     except OSError as error:
         raise invalid(
             f"no bundle at {name}: {error.strerror}", "name a bundle file, or - for standard input"
