@@ -64,6 +64,7 @@ def test_state_below_links_lies_where_they_lead(fresh: Rig) -> None:
 
 REFUSED = {
     "a file": (3, ":", "/etc/passwd", "/etc/passwd is no directory"),
+    "a file made by hand": (3, "mkdir /srv/hand", "/srv/hand", "/srv/hand is no directory"),
     "below a file": (3, ":", "/etc/passwd/x", "/etc/passwd is no directory"),
     "a link out of the layers": (3, ":", "/srv/run/x", "is /run/x, where links lead"),
     "a link to a link's place": (3, ":", "/var/mail", "it meets /var/mail"),
@@ -79,9 +80,9 @@ REFUSED = {
 
 
 def test_what_can_be_no_state_is_refused_by_name(fresh: Rig) -> None:
-    """And is never said to be the script's fault; nothing changes."""
+    """And is never said to be the script's fault; nothing changes. By what was made by hand, too."""
     applied(fresh, "20250101-001_mail", "ln -s /run /srv/run", state=["/var/spool/mail"])
-    fresh.sh("mkdir -p /data/state/srv; ln -s /etc /data/state/srv/way")
+    fresh.sh("mkdir -p /data/state/srv; ln -s /etc /data/state/srv/way; echo x >/srv/hand")
     before = fresh.tree()
     for number, (what, (code, script, path, words)) in enumerate(REFUSED.items(), start=1):
         text = applied(fresh, f"20250102-{number:03}_x", script, code, state=[path])
@@ -176,9 +177,14 @@ def test_a_volume_of_a_state_path_is_seen(fresh: Rig) -> None:
     fresh.sh("mount -o remount,ro /data/state/srv/own")
     assert "read-only" in applied(fresh, "20250102-004_mode", "chmod 777 /srv/own", 9)
     assert fresh.tree() ^ before == frozenset()
-    text = applied(fresh, "20250103-001_snapshot", "echo x >/etc/z", state=["/srv/own"], snapshot=True)
+    snapshot: dict[str, Any] = {"state": ["/srv/own", "/srv/holds", "/srv/plain"], "snapshot": True}
+    text = applied(fresh, "20250103-001_snapshot", "echo x >/etc/z", **snapshot)
+    assert "no snapshot is taken of /srv/own: /data/state/srv/own is a file system of its own" in text
+    assert "no snapshot is taken of /srv/holds: /data/state/srv/holds/vol is a file system of its own" in text
+    fresh.sh("mount -t tmpfs later /data/state/srv/plain")
     done = fresh.run(RUNNER, "rollback", "--restore-state", "2")
-    assert (done.code, "a file system of its own" in done.text) == (3, True), done.text
+    assert (done.code, "/srv/plain is, or holds, a file system of its own" in done.text) == (3, True), done.text
+    fresh.sh("umount /data/state/srv/plain")
     go(fresh, "2")
     assert fresh.sh("cat /srv/own/before /srv/holds/vol/v; stat -c %a /srv/own") == "after\nv\n700\n"
     assert fresh.sh("grep -c ' /srv/' /proc/self/mountinfo") == "3\n"

@@ -56,6 +56,7 @@ def _load(folder: Path) -> Migration:
     linked = {link.path for link in links}
     files = [_member(folder, one, git, manifest.modes) for one in entries if _relative(folder, one) not in linked]
     scripts = [_script(folder, name) for name in SCRIPTS if (folder / name).exists()]
+    _check_state(folder, manifest, files)
     return Migration(
         id=folder.name,
         folder=folder,
@@ -132,7 +133,7 @@ def _check_parts(folder: Path) -> None:
         raise InvalidMigration("must be a directory", hint="lay it out as /", file=folder / "files")
 
 
-def _check_state(folder: Path, manifest: Manifest, members: tuple[Member, ...]) -> None:
+def _check_state(folder: Path, manifest: Manifest, members: list[Member]) -> None:
     """State paths are directories; links among the files are followed on the machine."""
     for path in manifest.state:
         for member in members:

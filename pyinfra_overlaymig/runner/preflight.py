@@ -7,7 +7,17 @@ import stat
 
 from pyinfra_overlaymig.format import rules
 from pyinfra_overlaymig.format.paths import DATA, LAYERS, LIVE, SCANDIR, SERVICES, SHARED, SYSTEM
-from pyinfra_overlaymig.runner import capabilities, files, package_manager, reserve, services, snapshots, store, trees
+from pyinfra_overlaymig.runner import (
+    capabilities,
+    files,
+    package_manager,
+    reserve,
+    services,
+    snapshots,
+    state_places,
+    store,
+    trees,
+)
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.say import Leave, refused
 
@@ -32,6 +42,7 @@ def check(bundle: Bundle) -> None:
     _check_stopped(bundle)
     _check_order(bundle)
     _check_shared(bundle)
+    _check_state(bundle)
     if bundle.plan.services and not (services.supported() or services.is_nobodys()):
         raise refused(
             f"{bundle.plan.id} has services, and s6-svscan does not run on {SCANDIR}",
@@ -60,6 +71,14 @@ def _check_relations(bundle: Bundle) -> None:
             )
     if id in stack:
         raise Leave(20, f"{id} is in the current generation and was never finished", "run: system-migrate recover")
+
+
+def _check_state(bundle: Bundle) -> None:
+    """By what was changed by hand, too: state is to be bound over that."""
+    if bundle.limits.drift != "refuse":
+        return
+    if why := state_places.troubles(LIVE, bundle.plan.state, bundle.plan.state):
+        raise refused(*why)
 
 
 def _check_stopped(bundle: Bundle) -> None:

@@ -33,7 +33,7 @@ def take(id: str, paths: Iterable[str]) -> None:
     leftovers.give_up(made, f"{made}.new")
     files.make_dirs(f"{made}.new", mode=0o700)
     try:
-        _copy(f"{made}.new", list(paths))
+        _copy(f"{made}.new", [path for path in paths if not _is_apart(path)])
     except BaseException:
         # Where the disk is full, services that start again need the room.
         files.drop(f"{made}.new")
@@ -51,6 +51,21 @@ def _copy(made: str, paths: list[str]) -> None:
     files.write_lines(f"{made}/paths", names)
 
 
+def _is_apart(path: str) -> bool:
+    """Said, where a snapshot could not take the place of a state path: it holds, or is, a file system of its own."""
+    place = _apart(STATE + path)
+    if place:
+        say(f"no snapshot is taken of {octal.escape_text(path)}: {place} is a file system of its own")
+    return bool(place)
+
+
+def _apart(live: str) -> str:
+    """Where at ``live`` or below it another file system begins; nothing where none does."""
+    if mounted := data_mounts.on(live):
+        return mounted[0]
+    return live if files.there(live) and os.lstat(live).st_dev != os.lstat(SYSTEM).st_dev else ""
+
+
 def check_room(stack: tuple[str, ...]) -> None:
     """Leaves with 3 where the snapshots of the layers that come with ``stack`` do not fit."""
     layers = [layer for layer in stack if not store.has(layer) and store.limits(layer).snapshot]
@@ -66,7 +81,9 @@ def check_room(stack: tuple[str, ...]) -> None:
 
 def space(paths: Iterable[str]) -> int:
     """The bytes that a snapshot of ``paths`` would take; 0 where blocks are shared."""
-    return 0 if _blocks_are_shared() else sum(trees.disk_usage(STATE + path) for path in paths)
+    if _blocks_are_shared():
+        return 0
+    return sum(trees.disk_usage(STATE + path) for path in paths if not _apart(STATE + path))
 
 
 def _blocks_are_shared() -> bool:
@@ -120,11 +137,10 @@ def restore(stack: tuple[str, ...]) -> None:
 
 def _refuse_mounts(name: str, live: str) -> None:
     """The whole path is renamed."""
-    mounted = data_mounts.on(live)
-    if mounted or (files.there(live) and os.lstat(live).st_dev != os.lstat(SYSTEM).st_dev):
+    if place := _apart(live):
         raise refused(
-            f"state path {name} is, or holds, a file system of its own ({mounted[0] if mounted else live}): its"
-            " snapshot cannot take its place in one step",
+            f"state path {name} is, or holds, a file system of its own ({place}): its snapshot cannot take its place in"
+            " one step",
             f"unmount it, or leave --restore-state out; the snapshot lies in {SNAPSHOTS}",
         )
 
