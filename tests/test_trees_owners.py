@@ -68,6 +68,26 @@ def test_nobody_gets_the_files_of_an_account_that_is_gone(live: Path) -> None:
     assert (key.stat().st_uid, beta.stat().st_uid) == (812, 811)
 
 
+@pytest.mark.parametrize("steps", [*range(0, 24, 2), 1000])
+@pytest.mark.parametrize("inner_first", [True, False])
+def test_state_in_state_is_followed_once(live: Path, inner_first: bool, steps: int) -> None:
+    """Whichever was declared first, and whether its record is older: numbers that are swapped twice are as before."""
+    was, now = accounts(alpha=811, beta=812), accounts(alpha=812, beta=811)
+    (live / "in").mkdir()
+    files = [made_by(live, "alpha", 811), made_by(live / "in", "alpha", 811), made_by(live / "in", "beta", 812)]
+    for path in (f"{PATH}/in", PATH) if inner_first else (PATH, f"{PATH}/in"):
+        owners.follow(path, was)
+    with tree_model.killed(steps):
+        owners.follow(PATH, now)
+    owners.follow(PATH, now)
+    assert [one.stat().st_uid for one in files] == [812, 812, 811]
+    # A rollback that leaves the inner one alone: it knows what has moved.
+    owners.follow(f"{PATH}/in", was)
+    assert [one.stat().st_uid for one in files] == [812, 811, 812]
+    owners.follow(PATH, was)
+    assert [one.stat().st_uid for one in files] == [811, 811, 812]
+
+
 @pytest.mark.parametrize("steps", range(12))
 def test_an_interruption_mixes_nothing(live: Path, steps: int) -> None:
     owners.follow(PATH, accounts(alpha=811, beta=812))
