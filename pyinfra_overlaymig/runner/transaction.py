@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-from enum import Enum, auto
 
-from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS
 from pyinfra_overlaymig.runner import (
     adopt,
-    as_before,
     capture_stage,
     confirm,
     drift,
-    evidence,
     files,
     finish,
-    leftovers,
     linux,
     package_manager,
     packages,
@@ -35,7 +30,9 @@ from pyinfra_overlaymig.runner import (
     supervision,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
+from pyinfra_overlaymig.runner.phases import Phase, Transaction
 from pyinfra_overlaymig.runner.say import Leave, attempt, explain, say, warn, write
+from pyinfra_overlaymig.runner.undo import undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,35 +46,6 @@ _INTERRUPTED = 143
 _SHOWN = 20
 
 
-class Phase(Enum):
-    """How far a transaction got; what is undone depends on nothing else."""
-
-    STAGE = auto()
-    REFUSED = auto()
-    NOTHING = auto()
-    BROKEN = auto()
-    COMMIT = auto()
-    FINISH = auto()
-
-
-class Transaction:
-    """One run of it. ``before``: the generation to go back to. ``whole``: whether that is up as it was."""
-
-    def __init__(self, id: str, plan: Plan, limits: Limits) -> None:
-        self.id = id
-        self.limits = limits
-        self.stage = stage.of(id, plan)
-        self.phase = Phase.STAGE
-        self.before = store.current()
-        self.seen = as_before.look()
-        self.whole = True
-        self.session: audit.Session | None = None
-
-    @property
-    def directory(self) -> str:
-        return self.stage.directory
-
-
 def run(id: str, plan: Plan, limits: Limits) -> int:
     """All of it, as a worker: its exit code is the operator's. Only before the commit can it be interrupted."""
     for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT):
@@ -88,7 +56,7 @@ def run(id: str, plan: Plan, limits: Limits) -> int:
         _apply(one)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is undone, and then told by its code
         _ignore()
-        code, words = _undo(one, _code_of(error))
+        code, words = undo(one, _code_of(error))
     else:
         say(f"{id} is applied, generation {store.current()} is running")
         code, words = 0, ""
@@ -233,40 +201,3 @@ def _name_drift(id: str, conflicts: tuple[Change, ...]) -> None:
         write(2, f"    {change.op} {change.kind} /{change.path}\n")
     if len(changes) > _SHOWN:
         warn(f"    and {len(changes) - _SHOWN} more")
-
-
-def _undo(one: Transaction, why: int) -> tuple[int, str]:
-    """Takes it back, from wherever it got to; the exit code, and how the machine is then."""
-    words, code = "", 20 if one.phase is Phase.BROKEN else _take_back(one)
-    if code == 0:
-        say("everything is there already: no migration was made")
-        evidence.discard(one.id)
-    elif code == 3:  # noqa: PLR2004 - refused
-        evidence.discard(one.id)
-    elif code == 9:  # noqa: PLR2004 - reverted
-        evidence.keep(one.id, why)
-        snapshots.sweep()
-        # Drift that was adopted stays: a generation of its own.
-        words = as_before.words(one.seen._replace(generation=one.before), whole=one.whole)
-        warn(f"{one.id} failed; {words}. Its log is {one.directory}/log")
-        write(2, "  hint: correct the migration and run it again\n")
-    else:
-        warn(f"{one.id} failed, and so did its revert. Run: system-migrate recover")
-    return code, words
-
-
-def _revert(one: Transaction) -> None:
-    one.whole = finish.revert(one.id, one.before, live=True)
-
-
-def _take_back(one: Transaction) -> int:
-    if one.phase is Phase.FINISH or (one.phase is Phase.COMMIT and store.has(one.id)):
-        # The rename decides: was it reached, the migration is current and has to be taken back.
-        warn(f"reverting to generation {one.before}")
-        return 9 if attempt(lambda: _revert(one)) else 20
-    audit.trace(one.directory, one.session)
-    if one.phase is Phase.COMMIT:
-        leftovers.give_up(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
-    evidence.shrink(one.id)
-    supervision.resume(one.directory)
-    return {Phase.REFUSED: 3, Phase.NOTHING: 0}.get(one.phase, 9)

@@ -1,0 +1,50 @@
+"""The undo of a transaction, from wherever it got to: thrown away before the commit, reverted after it."""
+
+from __future__ import annotations
+
+from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS
+from pyinfra_overlaymig.runner import as_before, evidence, finish, leftovers, snapshots, store, supervision
+from pyinfra_overlaymig.runner.audit import session as audit
+from pyinfra_overlaymig.runner.phases import Phase
+from pyinfra_overlaymig.runner.say import attempt, say, warn, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyinfra_overlaymig.runner.phases import Transaction
+
+
+def undo(one: Transaction, why: int) -> tuple[int, str]:
+    """Takes it back, from wherever it got to; the exit code, and how the machine is then."""
+    words, code = "", 20 if one.phase is Phase.BROKEN else _take_back(one)
+    if code == 0:
+        say("everything is there already: no migration was made")
+        evidence.discard(one.id)
+    elif code == 3:  # noqa: PLR2004 - refused
+        evidence.discard(one.id)
+    elif code == 9:  # noqa: PLR2004 - reverted
+        evidence.keep(one.id, why)
+        snapshots.sweep()
+        # Drift that was adopted stays: a generation of its own.
+        words = as_before.words(one.seen._replace(generation=one.before), whole=one.whole)
+        warn(f"{one.id} failed; {words}. Its log is {one.directory}/log")
+        write(2, "  hint: correct the migration and run it again\n")
+    else:
+        warn(f"{one.id} failed, and so did its revert. Run: system-migrate recover")
+    return code, words
+
+
+def _revert(one: Transaction) -> None:
+    one.whole = finish.revert(one.id, one.before, live=True)
+
+
+def _take_back(one: Transaction) -> int:
+    if one.phase is Phase.FINISH or (one.phase is Phase.COMMIT and store.has(one.id)):
+        # The rename decides: was it reached, the migration is current and has to be taken back.
+        warn(f"reverting to generation {one.before}")
+        return 9 if attempt(lambda: _revert(one)) else 20
+    audit.trace(one.directory, one.session)
+    if one.phase is Phase.COMMIT:
+        leftovers.give_up(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
+    evidence.shrink(one.id)
+    supervision.resume(one.directory)
+    return {Phase.REFUSED: 3, Phase.NOTHING: 0}.get(one.phase, 9)
