@@ -60,7 +60,7 @@ def test_service_that_is_ready_and_ends_before_the_migration_does(busy: Rig) -> 
         busy,
         "20250102-010_ends",
         ":",
-        verify="touch /run/ended; s6-svc -r /run/service/ends",
+        verify="touch /run/ended; s6-svc -wd -t /run/service/ends",
         services={"ends": {"run": run, "check": "true", "ready_timeout": 10}},
     )
     assert "service ends died three times" in text
