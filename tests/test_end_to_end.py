@@ -280,10 +280,13 @@ def test_operator_who_vanishes(deployed: lab.Lab, tmp_path: Path, how: str) -> N
     assert machine.host.file(f"/etc/{name}").content_string == "yes\n"
 
 
-def test_migration_that_locks_the_operator_out_is_taken_back(deployed: lab.Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "deed", ["rm /root/.ssh/authorized_keys", "echo PermitRootLogin no >/etc/ssh/sshd_config.d/00-x.conf"]
+)
+def test_migration_that_locks_the_operator_out_is_taken_back(deployed: lab.Lab, tmp_path: Path, deed: str) -> None:
     """The connection that was there goes on, a new one is refused: the machine goes back by itself, and lets us in."""
     name = "20240407-001_locks_out"
-    script = "rm /root/.ssh/authorized_keys; echo yes >/etc/locked"
+    script = f"{deed}; echo yes >/etc/locked"
     done = pyinfra("-y", "--limit", "lab-2", deploy_of(tmp_path, name, script, confirm=4))
     assert done.returncode != 0
     assert "no new connection after the switch: the machine takes it back by itself" in done.stderr

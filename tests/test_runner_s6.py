@@ -476,21 +476,23 @@ def test_as_before_is_said_of_what_was_looked_at(
     [
         ("M f /lib/libused.so", True), ("D d /lib", True), ("A f /etc/unrelated", False), ("C f /app/module.py", True),
         ("A f /app/new.py", False), ("C f /app/data.txt", False), ("C f /etc/app/app.conf", True),
-        ("A f /etc/passwd", False),
+        ("A f /etc/passwd", False), ("A f /etc/default/app", True), ("C l /srv/current", True),
+        ("C f /opt/app.ini", True), ("A f /etc/app.d/more", True), ("C f /etc/localtime", False),
     ],
 )  # fmt: skip
 def test_what_a_service_uses(machine: Machine, monkeypatch: pytest.MonkeyPatch, change: str, touched: bool) -> None:
-    """What is mapped, what an interpreter has read, and configuration that it names; additions it cannot have read."""
+    """What is mapped, what an interpreter has read, what its run script, its arguments or its program's text name."""
     top = machine.top / "files"
     (top / "app").mkdir(parents=True)
-    (top / "app/main.py").write_text("import time\nwhile True: time.sleep(1)\n")
+    (top / "app/main.py").write_text("import time\nread = '/opt/app.ini', '/etc/app.d'\nwhile True: time.sleep(1)\n")
     (top / "lib").mkdir()
     (top / "lib/libused.so").write_text("x")
     program = f"{sys.executable} -I {top}/app/main.py --config=/etc/app/app.conf"
-    place = machine.install("a", f"cd {top}/app; exec {program} 5<{top}/lib/libused.so")
+    reads = "[ ! -f /etc/default/app ] || . /etc/default/app; TZ=:/etc/localtime; export TZ"
+    place = machine.install("a", f"cd {top}/app; {reads}; exec {program} /srv/current/x 5<{top}/lib/libused.so")
     assert within(5, lambda: "main.py" in " ".join(processes.arguments(status(place).pid)))
     operation, kind, path = change.split(" ")
-    path = path if path.startswith("/etc/") else f"{top}{path}"
+    path = path if path.startswith(("/etc/", "/srv/", "/opt/")) else f"{top}{path}"
     monkeypatch.setattr(store, "stack", lambda _n=None: ("20250101-001_x",))
     (machine.top / "migrations/20250101-001_x").mkdir(parents=True)
     listed = f"{operation} {kind} 644 0 0 0 - - {path[1:]}\n"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from typing import Any
 
+import pytest
+
+from pyinfra_overlaymig import lab
 from tests.rig import RUNNER, Rig
+from tests.test_runner_broken import power_cycle
 
 READY = {"check": "true"}
 
@@ -31,6 +37,43 @@ def test_switch_restarts_what_it_has_to(fresh: Rig) -> None:
     assert {"never", "other"} <= set(result.text.partition("left running: ")[2].split("\n")[0].split())
     again = fresh.apply("20250103-001_unrelated", "echo x >/etc/unrelated")
     assert {name for name, pid in pids(fresh, *services).items() if pid != after[name]} == {"always"}, again.text
+
+
+LOCKED = {
+    "misspelt": "echo 'PermitRootLgin yes' >>/etc/ssh/sshd_config",
+    "keys": "rm /etc/ssh/ssh_host_*",
+}
+
+
+@pytest.mark.parametrize("how", LOCKED)
+def test_what_keeps_a_service_of_the_base_from_its_next_start_is_seen_at_once(rig: Rig, how: str) -> None:
+    """It goes on with what it has read; the next boot would be the first without it."""
+    before = rig.tree()
+    done = rig.apply(f"20250101-001_{how}", LOCKED[how])
+    assert done.code == 9, done.text
+    assert "service sshd died three times while it started" in done.text
+    assert "it has no log" in done.text
+    assert "the machine is as it was before" in done.text
+    assert rig.tree() ^ before == frozenset()
+    subprocess.run([*lab.ssh_argv(rig.lab, rig.machine), "true"], check=True)
+
+
+def test_boots_without_a_service_of_the_base_fall_back(fresh: Rig) -> None:
+    """It comes up when its migration is applied, and at no boot after it: the third goes back to what was before."""
+    assert fresh.apply("20250101-001_good", "echo good >/etc/good").code == 0
+    fresh.sh("cp /etc/ssh/ssh_host_ed25519_key /run/key")
+    config = "echo 'HostKey /run/key' >/etc/ssh/sshd_config.d/overlaymig.conf"
+    assert fresh.apply("20250102-001_key", f"{config}; rm /etc/ssh/ssh_host_*").code == 0
+    for failed in (1, 2, 3):
+        power_cycle(fresh)
+        said, deadline = f"not ready after this boot: sshd (boot {failed} of 3", time.monotonic() + 30
+        while said not in fresh.machine.console.read_text():
+            assert time.monotonic() < deadline, fresh.machine.console.read_text()
+            time.sleep(0.1)
+    fresh.sh("flock -s -w 30 /data/system/lock/flock true")
+    fresh.sh("s6-svwait -u -t 5000 /run/service/sshd; sleep 0.5")
+    subprocess.run([*lab.ssh_argv(fresh.lab, fresh.machine), "true"], check=True)
+    assert fresh.status().stack == ("20250101-001_good",)
 
 
 def test_service_that_was_stopped_often_is_not_taken_for_one_that_dies(fresh: Rig) -> None:

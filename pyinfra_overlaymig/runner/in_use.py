@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
@@ -33,6 +34,10 @@ _READ_ANEW = re.compile(
 )
 """Below /etc: what is read each time that it is used, or by no service."""
 _DELETED = " (deleted)"
+_PATH = re.compile(r"/[\w.+@%:~-]+(?:/[\w.+@%~-]+)*")
+_OF_A_SERVICE = ("run", "main", "prepare")
+"""Programs of a service directory, which name what they read. Others are started each time that they are needed."""
+_LONGEST_SCRIPT = 256 << 10
 
 
 class Changed(NamedTuple):
@@ -43,9 +48,11 @@ class Changed(NamedTuple):
     """Whatever was in these directories is gone."""
     old: frozenset[str]
     """Those that were there before the switch, so that something may have read them."""
+    links: frozenset[str]
+    """Symbolic links: what is named by way of them is another thing now."""
 
     def touches(self, path: str) -> bool:
-        return path in self.paths or any(above in self.below for above in _above(path))
+        return path in self.paths or any(above in self.below or above in self.links for above in _above(path))
 
 
 def _above(path: str) -> Iterator[str]:
@@ -60,6 +67,7 @@ def changed(layers: Iterable[str]) -> Changed:
     found: set[str] = set()
     below: set[str] = set()
     old: set[str] = set()
+    links: set[str] = set()
     for layer in layers:
         new = "A" if layer in current else "D"
         for directory in (f"{paths.MIGRATIONS}/{layer}", f"{paths.STAGING}/{layer}"):
@@ -71,18 +79,20 @@ def changed(layers: Iterable[str]) -> Changed:
                     old.add(path)
                 if operation == "D" or (operation == "C" and kind == "d"):
                     below.add(path)
-    return Changed(frozenset(found), frozenset(below), frozenset(old))
+                elif kind == "l":
+                    links.add(path)
+    return Changed(frozenset(found), frozenset(below), frozenset(old), frozenset(links))
 
 
 def uses(names: Collection[str], layers: Iterable[str]) -> set[str]:
     """Those of the services ``names`` that run from what ``layers`` changed."""
-    what = changed(layers) if names else Changed(frozenset(), frozenset(), frozenset())
-    if not what.paths:
+    what = changed(layers) if names else None
+    if what is None or not what.paths:
         return set()
     whose = Whose(names)
     look = _Look(what)
     moved = renumbered.since_last_switch()
-    found: set[str] = set()
+    found = {name for name in sessions.values() if look.started_from(services.directory(name))}
     for process in processes.every():
         name = whose.service(process)
         if name and name not in found and (moved.has(process) or look.at(process.pid)):
@@ -99,6 +109,22 @@ class _Look:
         self.words = _configuration(what.paths)
         self.programs: dict[str, bool] = {}
         self.packaged = _packaged(what.paths)
+        self.directories = {os.path.dirname(path) for path in what.paths if path.startswith("/etc/")}
+
+    def started_from(self, directory: str) -> bool:
+        """Whether the programs of a service directory name it: they read it and end, or become others."""
+        texts = [f"{directory}/{name}" for name in _OF_A_SERVICE]
+        texts += [f"{directory}/env/{name}" for name in files.names(f"{directory}/env")]
+        return any(self._is_named_in(_text(path)) for path in texts)
+
+    def _is_named_in(self, text: str) -> bool:
+        return any(map(self._is_read_by_name, _PATH.findall(text)))
+
+    def _is_read_by_name(self, path: str) -> bool:
+        """Whether what is at ``path`` was changed, or is configuration in it; what is read anew at each use is not."""
+        if path.startswith("/etc/") and _READ_ANEW.fullmatch(path.split("/")[2]):
+            return False
+        return self.what.touches(path) or (path in self.directories and not _SHARED.fullmatch(path))
 
     def at(self, pid: int) -> bool:
         """Whether process ``pid`` runs from it."""
@@ -130,14 +156,35 @@ class _Look:
         )
 
     def _names(self, pid: int, program: str, words: list[str]) -> bool:
-        """Its configuration: a program has the name of its own in it, or was called with it."""
+        """Its configuration: a program has the name of its own in it, was called with it, or is a script that has."""
+        if any(map(self._is_named_in, words[1:])) or any(map(self._is_named_in, _scripts(pid, words))):
+            return True
         if not self.words:
             return False
-        if any(word in argument for argument in words[1:] for word in self.words):
-            return True
         if program not in self.programs:
             self.programs[program] = _says(f"/proc/{pid}/exe", self.words)
         return self.programs[program]
+
+
+def _scripts(pid: int, words: list[str]) -> list[str]:
+    """The texts of the files that a process was called with."""
+    here = processes.link(pid, "cwd")
+    return [_text(f"/proc/{pid}/root{os.path.join(here, word)}") for word in words[:3] if not word.startswith("-")]
+
+
+def _text(path: str) -> str:
+    """What is in a file that is no longer than scripts are; of anything else, nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        # It may be any word.
+        return ""
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST_SCRIPT:
+            return ""
+        text = file.read(_LONGEST_SCRIPT)
+        return "" if b"\0" in text else text.decode("utf-8", "surrogateescape")
 
 
 def _language(program: str) -> str:

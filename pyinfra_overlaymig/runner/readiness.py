@@ -154,6 +154,9 @@ def ready(name: str) -> bool:
 
 def output(name: str) -> None:
     """The end of what a service wrote, to standard error."""
+    if os.path.isdir(services.linked(name)) and not os.path.isdir(f"{services.linked(name)}/log"):
+        warn("it has no log: what it wrote is where s6-svscan writes to, the machine's console")
+        return
     try:
         with open(f"{paths.LOGS}/{name}/current", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))

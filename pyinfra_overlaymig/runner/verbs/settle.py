@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, services, store, temporary
+from pyinfra_overlaymig.runner import fallback, lock, readiness, recovery, services, store, supervision, temporary
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import attempt, warn
 
@@ -53,3 +53,7 @@ def _failed(booted: int, late: list[str]) -> None:
     if failed >= fallback.AFTER:
         fallback.fall_back()
         recovery.recover(live=True)
+        for name in late:
+            if services.defined(name) and services.is_supervised(name):
+                # It may have given up for good, in a generation that is gone.
+                supervision.start(name)
