@@ -289,7 +289,7 @@ def test_migration_that_locks_the_operator_out_is_taken_back(deployed: lab.Lab, 
     script = f"{deed}; echo yes >/etc/locked"
     done = pyinfra("-y", "--limit", "lab-2", deploy_of(tmp_path, name, script, confirm=4))
     assert done.returncode != 0
-    assert "no new connection after the switch: the machine takes it back by itself" in done.stderr
+    assert "no new connection after the switch: the machine takes it back by itself" in done.stderr, done.stderr
     ended(deployed, "lab-2")
     machine = seen_from_outside(deployed, "lab-2")
     assert not machine.host.file("/etc/locked").exists

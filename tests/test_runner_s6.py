@@ -489,7 +489,7 @@ def test_what_a_service_uses(machine: Machine, monkeypatch: pytest.MonkeyPatch, 
     (top / "lib/libused.so").write_text("x")
     program = f"{sys.executable} -I {top}/app/main.py --config=/etc/app/app.conf"
     reads = "[ ! -f /etc/default/app ] || . /etc/default/app; TZ=:/etc/localtime; export TZ"
-    place = machine.install("a", f"cd {top}/app; {reads}; exec {program} /srv/current/x 5<{top}/lib/libused.so")
+    place = machine.install("a", f"cd {top}/app; {reads}; exec {program} / /srv/current/x 5<{top}/lib/libused.so")
     assert within(5, lambda: "main.py" in " ".join(processes.arguments(status(place).pid)))
     operation, kind, path = change.split(" ")
     path = path if path.startswith(("/etc/", "/srv/", "/opt/")) else f"{top}{path}"

@@ -13,7 +13,7 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, processes, renumbered, store
+from pyinfra_overlaymig.runner import files, processes, renumbered, s6, services, store
 from pyinfra_overlaymig.runner.whose import Whose
 
 TYPE_CHECKING = False
@@ -92,12 +92,17 @@ def uses(names: Collection[str], layers: Iterable[str]) -> set[str]:
     whose = Whose(names)
     look = _Look(what)
     moved = renumbered.since_last_switch()
-    found = {name for name in sessions.values() if look.started_from(services.directory(name))}
+    found = {name for name in names if _is_up(name) and look.started_from(services.directory(name))}
     for process in processes.every():
         name = whose.service(process)
         if name and name not in found and (moved.has(process) or look.at(process.pid)):
             found.add(name)
     return found
+
+
+def _is_up(name: str) -> bool:
+    status = s6.read(services.linked(name))
+    return bool(status and status.up)
 
 
 class _Look:
@@ -179,12 +184,13 @@ def _text(path: str) -> str:
     except OSError:
         # It may be any word.
         return ""
-    with open(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST_SCRIPT:
-            return ""
-        text = file.read(_LONGEST_SCRIPT)
-        return "" if b"\0" in text else text.decode("utf-8", "surrogateescape")
+        short = stat.S_ISREG(found.st_mode) and found.st_size <= _LONGEST_SCRIPT
+        text = os.read(descriptor, _LONGEST_SCRIPT) if short else b""
+    finally:
+        os.close(descriptor)
+    return "" if b"\0" in text else text.decode("utf-8", "surrogateescape")
 
 
 def _language(program: str) -> str:

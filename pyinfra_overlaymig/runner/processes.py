@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -83,10 +84,16 @@ def environment(pid: int) -> set[str]:
 
 
 def link(pid: int, what: str) -> str:
-    """What a link of /proc/PID means, empty when it has ended."""
-    with suppress(*GONE):
+    """What a link of /proc/PID means, empty when it has ended; and where that is too long for the kernel to say."""
+    try:
         return os.readlink(f"/proc/{pid}/{what}")
-    return ""
+    except GONE:
+        return ""
+    except OSError as error:
+        # Any user may stand as deep as he likes.
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return ""
 
 
 def opened(pid: int) -> dict[int, str]:

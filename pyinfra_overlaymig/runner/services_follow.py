@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyinfra_overlaymig.format import paths
 from pyinfra_overlaymig.runner import bindings, files, in_use, left_down, readiness, s6, services, strays, supervision
-from pyinfra_overlaymig.runner.say import Leave, say, warn
+from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class _Follow:
 
     def run(self, more: Collection[str]) -> bool:
         self.holding = _broken()
-        stop = services.needing(sorted({*touched(self.layers), *self.holding, *more}))
+        stop = services.needing(sorted({*self._touched(), *self.holding, *more}))
         steps: list[tuple[str, Callable[[str], bool]]] = [(name, self._pause) for name in stop]
         steps += [(name, self._remove) for name in gone()]
         steps += [(name, self._bring) for name in services.order()]
@@ -90,6 +90,14 @@ class _Follow:
             warn(f"not up: {' '.join(ignored)}. Made by hand: it does not decide whether another generation runs")
         readiness.remember()
         return not any(map(self._decides, self.failed))
+
+    def _touched(self) -> list[str]:
+        if not self.back:
+            return touched(self.layers)
+        found: list[str] = []
+        # Whatever is in the way of telling it: what was up has to be up again.
+        attempt(lambda: found.extend(touched(self.layers)))
+        return found
 
     def _decides(self, name: str) -> bool:
         """Whether all of it fails with this one. Of what somebody made by hand no generation knows what it needs."""
