@@ -37,7 +37,7 @@ class Log:
     def call(self, pid: int, ppid: int, program: str, key: str, items: int = 0, **more: str) -> None:
         self.serial += 1
         ids = "auid=0 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=(none)"
-        named = f'key="overlaymig-{key}"' if key else "key=(null)"
+        named = f'key="migration_tracking-{key}"' if key else "key=(null)"
         first = f"a0={more.get('a0', 'ffffff9c')} a1=7ffc a2=241 a3=0"
         self.add(
             "SYSCALL",

@@ -31,12 +31,12 @@ OF_X86_64 = [
     ("never", f"{OPENED},{CHANGED},{DESCRIBED}", "-F devmajor=0 -F devminor=57"),
     ("never", "openat", "-F a2&=0xC0 -F a3=0x0"),
     ("never", "utimensat", "-F a3=0x0"),
-    ("always", OPENED, "-F success=1 -F perm=w -F key=overlaymig-content"),
-    ("always", "openat", "-F success=1 -F a2&0x40 -F key=overlaymig-content"),
-    ("always", "open", "-F success=1 -F a1&0x40 -F key=overlaymig-content"),
-    ("always", CHANGED, "-F success=1 -F key=overlaymig-content"),
-    ("always", DESCRIBED, "-F success=1 -F key=overlaymig-metadata"),
-    ("always", STARTED, "-F success=1 -F key=overlaymig-process"),
+    ("always", OPENED, "-F success=1 -F perm=w -F key=migration_tracking-content"),
+    ("always", "openat", "-F success=1 -F a2&0x40 -F key=migration_tracking-content"),
+    ("always", "open", "-F success=1 -F a1&0x40 -F key=migration_tracking-content"),
+    ("always", CHANGED, "-F success=1 -F key=migration_tracking-content"),
+    ("always", DESCRIBED, "-F success=1 -F key=migration_tracking-metadata"),
+    ("always", STARTED, "-F success=1 -F key=migration_tracking-process"),
 ]
 
 

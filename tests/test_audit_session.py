@@ -23,6 +23,7 @@ from tests.runner_process import pattern
 
 TOP = Path(pyinfra_overlaymig.__file__).parent.parent
 APPLY = pattern("apply")
+OURS = re.compile(r"-F key=(migration_tracking|overlaymig)-")
 TERSE = "-a always,exclude -F msgtype="
 
 
@@ -35,7 +36,7 @@ def rules(rig: Rig) -> list[str]:
         if line.startswith(TERSE):
             continue
         session = re.search(r"-F sessionid=([0-9]+) ", line)
-        if "-F key=overlaymig" not in line or (session and session[1] in known):
+        if not OURS.search(line) or (session and session[1] in known):
             found.append(line)
     return [line for line in found if line != "No rules"]
 
@@ -90,7 +91,7 @@ def test_rules_are_there_for_the_session_alone(rig: Rig, theirs: str) -> None:
         ours = [rule for rule in rules(rig) if rule != theirs]
         assert apply.wait(60) == 0
     assert ours
-    assert all(f"-F sessionid={session} " in rule and "-F key=overlaymig" in rule for rule in ours)
+    assert all(f"-F sessionid={session} " in rule and OURS.search(rule) for rule in ours)
     assert all("arch=b64" in rule or "arch=b32" in rule for rule in ours)
     assert not any("-S all" in rule for rule in ours)
     assert any(rule.startswith("-a never,exit") for rule in ours)
@@ -411,3 +412,19 @@ def test_state_is_named(rig: Rig, around: list[str], state: str) -> None:
     command = [*around, sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=TOP)
     assert done.stdout == f"{state}\n"
+
+
+def test_records_of_a_migration_are_found_by_their_key(rig: Rig) -> None:
+    """`ausearch -k migration_tracking`, in the running log and in the kept trace: what was made, and by whom."""
+    id = "20250710-001_keyed"
+    assert rig.apply(id, "mkdir /opt/keyed; chmod 700 /opt/keyed; ln -s x /opt/keyed/link").code == 0
+    log = (rig.lab.audit / "source").resolve() / (rig.lab.audit / "name").read_text("utf-8").strip()
+    search = ["ausearch", "-k", "migration_tracking"]
+    trace = rig.sh(f"zcat /data/system/migrations/{id}/audit.gz")
+    running = subprocess.run([*search, "-if", log], capture_output=True, text=True, check=True).stdout
+    kept = subprocess.run(search, input=trace, capture_output=True, text=True, check=True).stdout
+    for found in (running, kept):
+        assert all(f'name="{path}"' in found for path in ("/opt/keyed", "/opt/keyed/link"))
+        assert all(f'exe="/usr/bin/{program}"' in found for program in ("mkdir", "chmod", "ln"))
+    other = subprocess.run(["ausearch", "-k", "nobodys"], input=trace, capture_output=True, text=True, check=False)
+    assert "/opt/keyed" not in other.stdout

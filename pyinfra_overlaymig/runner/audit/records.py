@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ARGUMENT = re.compile(r"a[0-9]+(?:\[[0-9]+\])?=")
 _ENOUGH = 400
 """Characters of a command line that are kept."""
-_MARK = 'key="overlaymig-'
+_MARK = 'key="migration_tracking-'
 _HANDLE = 3
 """A first argument this short is an open directory, not AT_FDCWD and no pointer."""
 

@@ -32,8 +32,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-KEY = "overlaymig"
-UPPERS = f"{KEY}-uppers-"
+KEY = "migration_tracking"
+"""All records of what is watched have it, with the kind after it: `ausearch -k migration_tracking` finds them."""
+_NEVER = "overlaymig"
+"""Of rules that leave out, whose key is in no record; and of all rules of the runners before."""
+UPPERS = f"{_NEVER}-uppers-"
 _KINDS = ("content", "metadata", "process")
 _WRITE, _O_CREAT, _NEW = 2, 0x40, 0xC0
 
@@ -124,7 +127,7 @@ def session_of(rule: Rule) -> int | None:
 
 def ours(rule: Rule) -> bool:
     """Whether it is one of overlaymig's, of whatever machine."""
-    return rule.key == KEY or rule.key.startswith(f"{KEY}-")
+    return any(rule.key == one or rule.key.startswith(f"{one}-") for one in (KEY, _NEVER))
 
 
 def begin(audit: Audit, session: int, uppers: int, devices: Sequence[str]) -> bool:
