@@ -23,11 +23,11 @@ from pyinfra_overlaymig.runner import (
     stage_state,
     state_places,
     store,
+    why_failed,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.output import Output
-from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,16 +120,6 @@ def run(stage: Stage, seconds: int, session: audit.Session) -> int:
     return code
 
 
-def why_not(stage: Stage, code: int) -> Leave:
-    """Why a stage ended with ``code``; what the runner met itself, before the script or after it, was told there."""
-    ended = files.first_line(f"{stage.directory}/script")
-    if not ended:
-        return Leave(code) if code == _REFUSED else Leave(code, "the stage could not be made", "the reason is above")
-    if ended == "0":
-        return Leave(code)
-    return Leave(code, f"the install script failed with status {ended}", stage_state.hint(stage))
-
-
 def is_refused(stage: Stage, code: int) -> bool:
     """Whether a stage that ended with ``code`` was refused before its script ran."""
     return code == _REFUSED and not files.there(f"{stage.directory}/script")
@@ -146,24 +136,29 @@ def _outside(stage: Stage, seconds: int, session: audit.Session) -> int:
 def _process_1(stage: Stage, seconds: int, session: audit.Session) -> int:
     """Makes the root, runs the script, and reads from the mounts what goes with them."""
     kept = paths(stage)
-    stage_root.mount(stage)
-    stage_root.lend(stage)
+    with why_failed.step("the stage's root cannot be mounted"):
+        stage_root.mount(stage)
+        stage_root.lend(stage)
     session.enter()
     session.quiet(stage.root)
     session.await_watched()
-    stage_root.lay_files(stage)
-    mounted = stage_state.mount(stage, kept)
+    with why_failed.step("the files of the migration cannot be laid into the stage"):
+        stage_root.lay_files(stage)
+    with why_failed.step("its state paths cannot be mounted in the stage"):
+        mounted = stage_state.mount(stage, kept)
     session.places(stage.root, {path: one.place for path, one in mounted.items()})
+    why_failed.check_interpreter(f"{stage.directory}/install.sh", stage.root, _ENVIRONMENT["PATH"])
     code = _script(stage, seconds)
     files.write_plain(f"{stage.directory}/script", f"{code}\n")
-    if code == 0:
-        stage_left.tell(stage)
-        stage_state.settle(stage, kept)
-    session.unwatched()
-    if code == 0:
-        session.inodes(stage.upper, stage.root, "")
-        stage_state.read(stage, kept, mounted, session)
-        stage_state.link(stage, mounted)
+    with why_failed.step("what the script left in state paths cannot be read"):
+        if code == 0:
+            stage_left.tell(stage)
+            stage_state.settle(stage, kept)
+        session.unwatched()
+        if code == 0:
+            session.inodes(stage.upper, stage.root, "")
+            stage_state.read(stage, kept, mounted, session)
+            stage_state.link(stage, mounted)
     return code
 
 

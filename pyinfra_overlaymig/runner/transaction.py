@@ -28,6 +28,7 @@ from pyinfra_overlaymig.runner import (
     state,
     store,
     supervision,
+    why_failed,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.phases import Phase, Transaction
@@ -127,9 +128,10 @@ def _run(one: Transaction) -> None:
     one.session = audit.open(f"{one.directory}/audit")
     say(f"running the install script of {one.id}")
     code = stage.run(one.stage, one.limits.timeout, one.session)
-    one.session.leave()
+    # What audit saw of it is asked for its last command where it failed.
+    one.session.conclude() if code else one.session.leave()
     if files.there(f"{one.directory}/timeout"):
-        raise Leave(9, f"the install script did not end within its limit of {one.limits.timeout} s")
+        raise why_failed.late(one.stage, one.limits.timeout)
     if code:
         raise _failed(one, code)
     # What the commit has to wait for is on its way to the disk meanwhile.
@@ -145,7 +147,7 @@ def _run(one: Transaction) -> None:
 def _failed(one: Transaction, code: int) -> Leave:
     if stage.is_refused(one.stage, code):
         one.phase = Phase.REFUSED
-    return stage.why_not(one.stage, code)
+    return why_failed.leave(one.stage, code)
 
 
 def _resolve(one: Transaction, conflicts: tuple[Change, ...], how: str) -> None:

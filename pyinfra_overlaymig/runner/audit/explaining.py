@@ -54,9 +54,13 @@ def _latin(path: str) -> str:
     return os.fsencode(path).decode("latin-1")
 
 
-def keep_trace(stage: str) -> None:
-    """Only audit.gz: every record of the session, as audit wrote it."""
-    read(stage, [])
+_SCRIPT = "/run/migration/install.sh"
+
+
+def keep_trace(stage: str) -> str:
+    """Only audit.gz: every record of the session, as audit wrote it; the last command that the script started."""
+    last = read(stage, []).processes.last(_SCRIPT)
+    return last.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def read(stage: str, of: Iterable[tuple[str, str]]) -> records.Reader:

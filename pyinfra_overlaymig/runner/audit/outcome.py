@@ -129,11 +129,20 @@ def trace(stage: str, session: Session | None) -> None:
     """All that there is of a session that came to nothing: audit.gz, as evidence."""
     if session is not None:
         session.conclude()
-    if os.path.isfile(f"{stage}/audit/records"):
+    if os.path.isfile(f"{stage}/audit/records") and not os.path.isfile(f"{stage}/audit.gz"):
         from pyinfra_overlaymig.runner.audit import explaining
 
         # Whatever comes of it: there is less evidence, no more.
         attempt(lambda: explaining.keep_trace(stage))
+
+
+def last_command(stage: str) -> str:
+    """The last program that the script of a stage started, with its arguments; empty where nobody watched."""
+    if not os.path.isfile(f"{stage}/audit/records"):
+        return ""
+    from pyinfra_overlaymig.runner.audit import explaining
+
+    return explaining.keep_trace(stage)
 
 
 def explain(stage: str, changes: Iterable[Change], times: set[str], unchanged: set[str]) -> None:

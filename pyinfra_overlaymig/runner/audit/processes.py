@@ -54,6 +54,19 @@ class Processes:
             before = self._now.get(ppid)
         self._begin(pid, ppid, before, program, words)
 
+    def last(self, script: str) -> str:
+        """The arguments of the last program that ``script`` started itself, or one of its subshells; empty for none."""
+        own: set[int] = set()
+        words, last = "", ""
+        for one in self.all:
+            if not own and script in one.arguments.split(" "):
+                own, words = {one.number}, one.arguments
+            elif one.parent in own and one.arguments == words:
+                own.add(one.number)
+            elif one.parent in own:
+                last = one.arguments or last
+        return last
+
     def _begin(self, pid: str, ppid: str, above: Process | None, program: str, words: str) -> Process:
         if not words and above is not None and above.program == program:
             words = above.arguments
