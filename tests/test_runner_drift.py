@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from pyinfra_overlaymig.format.changes import Change
+from pyinfra_overlaymig.runner import drift_told
 from tests.rig import RUNNER, Rig
 
 
 def test_drift_is_listed_by_path(fresh: Rig) -> None:
     """`drift` tells what was made, changed and deleted, and not what was only opened."""
     fresh.sh("echo x >/etc/mine; rm /etc/issue; chmod 600 /etc/host.conf; exec 3<>/etc/group")
-    lines = fresh.sh(f"{RUNNER} drift").splitlines()
+    lines = fresh.sh(f"{RUNNER} drift --raw").splitlines()
     told = {line.split(" ")[8]: line.split(" ")[0] for line in lines}
     assert {path: told.get(path) for path in ("etc/mine", "etc/issue", "etc/host.conf", "etc/group")} == {
         "etc/mine": "A",
@@ -129,7 +133,7 @@ def test_adopted_drift_is_a_layer(fresh: Rig) -> None:
     assert "_adopt_" in status.stack[0]
     files = {line for line in fresh.tree() ^ before if "/" in line}
     assert files == set()
-    told = {line.split(" ")[8] for line in fresh.sh(f"{RUNNER} drift").splitlines()}
+    told = {line.split(" ")[8] for line in fresh.sh(f"{RUNNER} drift --raw").splitlines()}
     assert not told & {"opt/my\\040own", "opt/my\\040own/deep/file", "etc/issue", "etc/host.conf", "etc/shells"}
     assert "etc/kept" in told
     assert fresh.apply("20250101-001_order", "echo theirs >>/etc/shells").code == 0
@@ -199,3 +203,64 @@ def test_what_was_moved_away_is_still_there_when_the_old_name_is_given_back(fres
     for order in ("a a.orig b c", "c b a.orig a"):
         fresh.sh(f"echo 2 >/proc/sys/vm/drop_caches; cd /opt; ls -l {order}")
     assert fresh.sh("cd /opt; cat a a.orig b c").split() == ["1", "1", "2", "2", "x"]
+
+
+NOISE = """
+mkdir -p /var/lib/apt/lists /var/cache/mine /var/cache/debconf /usr/lib/mine/__pycache__ /var/log/mine
+touch /var/lib/apt/lists/x /var/cache/apt/pkgcache.bin /var/cache/mine/x /usr/lib/mine/__pycache__/a.pyc
+touch /var/log/wtmp /var/log/btmp /var/log/mine/log /var/lib/dpkg/lock-frontend
+python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("/srv/dead")'
+echo x >/usr/lib/mine/a.py; echo x >>/var/cache/debconf/config.dat; mkdir /srv/mine
+echo mine >/etc/motd; rm /etc/issue; chmod 600 /etc/host.conf; ln -s /x '/opt/a link'
+"""
+
+
+def test_drift_without_noise(fresh: Rig) -> None:
+    """Caches, logs, logins, dead sockets and what a rollback left are nobody's; the rest is a table, or JSON."""
+    made = "mkdir -p /var/log/app /var/lib/app/deep /opt/app/run; echo x >/opt/app/x"
+    assert fresh.apply("20250101-001_app", made).code == 0
+    fresh.sh("touch /var/log/app/log /var/lib/app/deep/x /opt/app/run/x; rm /var/lib/app/deep/x /opt/app/run/x")
+    fresh.sh("python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"/opt/app/run/s\")'")
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    fresh.sh("test ! -e /var/lib/app; test -S /opt/app/run/s")
+    fresh.sh(NOISE)
+    told = {one["path"]: (one["what"], one["kind"]) for one in json.loads(fresh.sh(f"{RUNNER} drift --json"))}
+    assert told == {
+        "/usr/lib/mine": ("added", "d"), "/usr/lib/mine/a.py": ("added", "f"), "/srv/mine": ("added", "d"),
+        "/var/cache/debconf/config.dat": ("changed", "f"), "/etc/motd": ("changed", "f"), "/etc/issue": ("deleted", "-"),
+        "/etc/host.conf": ("metadata", "f"), "/opt/a\\040link": ("added", "l"),
+    }  # fmt: skip
+    table = fresh.sh(f"{RUNNER} drift").splitlines()
+    assert table[0].split() == ["what", "kind", "mode", "size", "path"]
+    assert len({line.rindex(" /") for line in table[1:-1] if "->" not in line}) == 1
+    assert {line.split()[-1] for line in table[1:-1]} > {"/etc/motd", "/etc/issue", "/srv/mine"}
+    assert "nobody's" in table[-1]
+    raw = fresh.sh(f"{RUNNER} drift --raw")
+    assert all(path in raw for path in ("var/log/wtmp", "srv/dead", "opt/app/run/s"))
+
+
+def test_all_drift_is_adopted_or_given_up(fresh: Rig) -> None:
+    """With --all: what is shown, and nobody's things stay where they are."""
+    assert "there is no drift" in fresh.run(RUNNER, "drift", "adopt", "--all").text
+    fresh.sh(NOISE)
+    assert fresh.run(RUNNER, "drift", "adopt", "--all", "/etc/motd").code == 100
+    done = fresh.run(RUNNER, "drift", "adopt", "--all")
+    assert done.code == 0, done.text
+    assert json.loads(fresh.sh(f"{RUNNER} drift --json")) == []
+    fresh.sh("test -e /var/log/wtmp; test -e /var/cache/mine/x; test ! -e /etc/issue; cat /usr/lib/mine/a.py")
+    (layer,) = fresh.status().stack
+    fresh.sh(f"cd /data/system/layers/{layer}; test ! -e var/log; test ! -e usr/lib/mine/__pycache__; test -d srv/mine")
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+    fresh.sh("test -e /etc/issue; test ! -e /srv/mine; echo mine >/etc/motd; rm -r /etc/default; chmod 700 /srv")
+    assert fresh.run(RUNNER, "drift", "discard", "--all").code == 0
+    assert json.loads(fresh.sh(f"{RUNNER} drift --json")) == []
+    fresh.sh("test -e /etc/default; test $(stat -c %a /srv) = 755; test -e /var/log/wtmp")
+
+
+@pytest.mark.parametrize(("count", "lines"), [(3, 5), (60, 2)])
+def test_large_directory_is_one_line(count: int, lines: int) -> None:
+    """Of a thousand files that were unpacked by hand, their directory says enough; of a few, each is named."""
+    found = [Change("A", "f", "644", "0", "0", "1000", "x", "-", f"opt/a/{number}") for number in range(count)]
+    text = drift_told.table([Change("A", "d", "755", "0", "0", "0", "-", "-", "opt/a"), *found], 0)
+    assert len(text.splitlines()) == lines
+    assert f"/opt/a/ and {count} in it" in text or lines > 2

@@ -50,7 +50,7 @@ def test_what_nobody_may_change_is_refused(fresh: Rig) -> None:
     assert fresh.apply("20250103-001_other", "echo other >/etc/other").code == 0
     fresh.sh("! rm -f /etc/mine; ! rm -f /opt/held/log; ! (: >/etc/shells)")
     fresh.sh("test $(lsattr -d /etc/mine /opt/held | grep -c -e -i- -e -a-) = 2")
-    drifted = fresh.sh(f"{RUNNER} drift")
+    drifted = fresh.sh(f"{RUNNER} drift --raw")
     assert "M f 644 0 0 " in next(line for line in drifted.splitlines() if " etc/shells" in line)
     result = fresh.run(RUNNER, "drift", "adopt", "/etc/mine")
     assert (result.code, "/etc/mine was made immutable" in result.text) == (4, True), result.text
@@ -74,7 +74,7 @@ def test_sockets_are_not_adopted(fresh: Rig) -> None:
     layer = "/data/system/layers/*_adopt_app"
     fresh.sh(f"test -p {layer}/opt/app/etc/fifo; cat {layer}/opt/app/etc/x; test ! -e {layer}/opt/app/run/s.sock")
     assert fresh.sh("stat -c %i /opt/app/run/s.sock; cat /opt/app/etc/x") == f"{inode}x\n"
-    told = {line.split(" ")[8] for line in fresh.sh(f"{RUNNER} drift").splitlines() if "opt/app" in line}
+    told = {line.split(" ")[8] for line in fresh.sh(f"{RUNNER} drift --raw").splitlines() if "opt/app" in line}
     assert told == {"opt/app/run/s.sock"}
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from pyinfra.api import FactBase, FactProcessError, StringCommand
 
 from pyinfra_overlaymig.format.paths import PROGRAM
-
-_WORDS = {"A": "added", "C": "changed", "M": "metadata", "D": "deleted"}
-_FIELDS = 9
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ class Drift(FactBase[list[Change] | None]):
     """
     Returns what was changed outside of migrations, per path; None if unknown, empty without a runner.
 
+    What is nobody's (caches, logs, who logged in, sockets of programs that have ended) is left out.
+
     + ``what`` is added, changed, metadata (mode, owner, times, attributes) or deleted
     + ``kind`` as of find(1): f d l …, ``-`` for what is deleted
 
@@ -48,7 +48,9 @@ class Drift(FactBase[list[Change] | None]):
 
     def command(self) -> StringCommand:
         # The last line tells an empty answer from none: pyinfra hands an empty one over as the default.
-        return StringCommand(f"if [ -x {PROGRAM} ]; then {PROGRAM} drift && echo end; else echo end; fi")
+        return StringCommand(
+            f"if [ -x {PROGRAM} ]; then {PROGRAM} drift --json && echo end; else echo '[]'; echo end; fi"
+        )
 
     @staticmethod
     def default() -> list[Change] | None:
@@ -58,12 +60,11 @@ class Drift(FactBase[list[Change] | None]):
         *lines, end = output
         if end != "end":
             raise FactProcessError("the list of drift has no end")
-        return [_change(line) for line in lines]
+        try:
+            return [_change(one) for one in json.loads("\n".join(lines))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FactProcessError(f"this is no list of drift: {error}") from error
 
 
-def _change(line: str) -> Change:
-    words = line.split(" ")
-    if len(words) < _FIELDS or words[0] not in _WORDS:
-        raise FactProcessError(f"this is no line of drift: {line!r}")
-    size = int(words[5]) if words[5].isdigit() else 0
-    return Change(f"/{words[8]}", _WORDS[words[0]], words[1], size)
+def _change(found: dict[str, Any]) -> Change:
+    return Change(str(found["path"]), str(found["what"]), str(found["kind"]), int(found["size"]))

@@ -56,9 +56,9 @@ usage: system-migrate VERB [ARGUMENT…]
     --wait             wait for a busy machine, and show what it does
     --confirm SECONDS  go back unless a new connection says `confirm` within that time; returns as soon as it may
   install PACKAGE…   make a migration that installs these Debian packages, and apply it
-  drift              what was changed outside of migrations
+  drift [--json]     what was changed outside of migrations; --raw: caches, logs and the like too
   drift discard PATH…    give such changes up: the machine shows the generation's own again
-  drift adopt PATH…      keep them: they become a layer of their own
+  drift adopt PATH…      keep them: they become a layer of their own. Both take --all
                          both take --packages: all of what was installed or removed by hand
   diff ID            what a migration changed and who did it, by package and directory
     --raw              its records, for programs

@@ -106,7 +106,13 @@ def release(before: int, to: int) -> None:
     if not differences or not store.whole(old, aloud=False):
         return
     # What is too deep to be compared stays: going back must not depend on it.
-    paths = [path for path in overlap.meeting(f"{UPPER}/{before}/upper", differences) if reach.fits(path)]
+    upper = f"{UPPER}/{before}/upper"
+    # Directories of a layer that goes, which something was in by hand: they may hold nothing any more.
+    made = {unescape_path(one.path) for one in differences if one.kind == "d" and one.op == "A"}
+    # None that a link of somebody's leads to, out of the upper.
+    left = {path for path in made if reach.fits(path) and all(files.plain_dir(f"{upper}/{one}") for one in _way(path))}
+    met = {path for path in overlap.meeting(upper, differences) if reach.fits(path)}
+    paths = sorted(met | left, key=os.fsencode)
     if not paths:
         return
     found = compared(before, paths)
@@ -114,9 +120,12 @@ def release(before: int, to: int) -> None:
     for path in (unescape_path(name) for name in (*found.unchanged, *found.times)):
         trees.forget_origin(f"{top}/{path}")
         files.drop(f"{top}/{path}")
-    # A directory that only carries drift takes over the metadata that the new stack gives it.
-    for name in found.carriers:
-        _take_metadata(top, unescape_path(name))
+    # A directory that only carries drift takes over the metadata that the new stack gives it; or goes with its own
+    # generation, where it holds none.
+    for name in sorted(found.carriers, key=os.fsencode, reverse=True):
+        path = unescape_path(name)
+        if not (_is_gone(path) and trees.remove_empty(f"{top}/{path}")):
+            _take_metadata(top, path)
 
 
 def _changes_of(layer: str) -> list[Change]:
@@ -126,6 +135,16 @@ def _changes_of(layer: str) -> list[Change]:
         if text:
             return changes_format.parse_all(text)
     return []
+
+
+def _way(path: str) -> tuple[str, ...]:
+    """What leads to a path, and the path."""
+    return (*trees.parents(path), path)
+
+
+def _is_gone(path: str) -> bool:
+    """Whether neither a layer of the current stack nor the base has it."""
+    return not any(files.there(f"{layer}/{path}") for layer in (*(f"{LAYERS}/{one}" for one in store.stack()), ""))
 
 
 def _take_metadata(top: str, path: str) -> None:

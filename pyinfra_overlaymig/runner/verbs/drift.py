@@ -1,7 +1,8 @@
-"""drift: what was changed outside of migrations, one line for each path, as FORMAT.md describes changes.list.
+"""drift [--json]: what was changed outside of migrations, as a table, but for what is nobody's; --raw: with that too, one
+line for each path, as FORMAT.md describes changes.list.
 drift discard PATH…: gives such changes up, and what was made by hand below these paths.
 drift adopt PATH…: seals them as a layer of their own.
-Both take --packages, which stands for all that belongs to packages that were installed or removed by hand.
+Both take --packages, which stands for all that belongs to packages that were installed or removed by hand, and --all.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pyinfra_overlaymig.format.paths import LIVE, RUN, UPPER
 from pyinfra_overlaymig.runner import (
     catch_up,
     drift,
+    drift_told,
     files,
     lock,
+    nobodys,
     package_manager,
     packages,
     recovery,
@@ -30,25 +33,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyinfra_overlaymig.format.changes import Change
 
-_PACKAGES = "--packages"
+_PACKAGES, _ALL = "--packages", "--all"
+_SHOWN = ("--json", "--raw")
 _IGNORED = (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
-    if not arguments:
-        return _show()
+    if not arguments or arguments in ([one] for one in _SHOWN):
+        return _show("".join(arguments))
     what, *paths = arguments
     if what not in ("discard", "adopt"):
-        raise usage(f"drift knows no {what}", "system-migrate drift, drift discard PATH…, or drift adopt PATH…")
+        raise usage(
+            f"drift knows no {what}", "system-migrate drift [--json|--raw], drift discard PATH…, drift adopt PATH…"
+        )
     if not paths:
-        raise usage(f"drift {what} takes paths", f"system-migrate drift {what} /etc/motd")
+        raise usage(f"drift {what} takes paths, or --all", f"system-migrate drift {what} /etc/motd")
+    if _ALL in paths and len(paths) > 1:
+        raise usage(f"drift {what} --all takes no paths besides", f"system-migrate drift {what} --all")
     store.layout()
     lock.take("drift")
     recovery.recover(live=True)
     # Before anything is looked at: it changes what is drift.
     package_manager.await_done()
+    if paths == [_ALL]:
+        return _every(what)
     named, theirs = _choose(what, paths)
-    return _discard(named, theirs) if what == "discard" else _adopt(named, theirs)
+    return _discard([_given_up(path) for path in named], theirs) if what == "discard" else _adopt(_below(named), theirs)
 
 
 def _choose(what: str, paths: list[str]) -> tuple[list[str], packages.Set]:
@@ -67,10 +77,24 @@ def _choose(what: str, paths: list[str]) -> tuple[list[str], packages.Set]:
     return named, packages.NONE
 
 
-def _show() -> int:
+def _every(what: str) -> int:
+    """All that `drift` shows, and all that is packages'."""
+    live = catch_up.live()
+    found = nobodys.apart(drift.compared(live).changes)[0] if files.plain_dir(f"{UPPER}/{live}/upper") else []
+    theirs = packages.changed_by_hand()
+    if not found and not theirs.names:
+        say("there is no drift")
+        return 0
+    if what == "adopt":
+        return _adopt({unescape_path(change.path) for change in found}, theirs)
+    return _discard([_given_up(unescape_path(one.path), one.op, one.kind) for one in found], theirs)
+
+
+def _show(how: str) -> int:
     """Compares the whole upper with the stack. Without a lock: a switch meanwhile shows in the next call."""
     live = catch_up.live()
     if not files.plain_dir(f"{UPPER}/{live}/upper"):
+        write(1, drift_told.document([]) if how == "--json" else "")
         return 0
     try:
         found = drift.compared(live)
@@ -78,8 +102,12 @@ def _show() -> int:
         # A switch may have taken it away under this.
         if catch_up.live() == live:
             raise
-        return _show()
-    write(1, changes_format.text(found.changes))
+        return _show(how)
+    if how == "--raw":
+        write(1, changes_format.text(found.changes))
+        return 0
+    shown, left = nobodys.apart(found.changes)
+    write(1, drift_told.document(shown) if how else drift_told.table(shown, left))
     if theirs := packages.changed_by_hand().who:
         warn(f"packages were installed or removed by hand: {theirs}")
         write(2, "  hint: keep all that is theirs, or give it up: system-migrate drift adopt|discard --packages\n")
@@ -101,10 +129,10 @@ def _given_up(path: str, op: str = "C", kind: str = "f") -> Change:
     return changes_format.Change(op, kind, *("-",) * 6, escape_path(path))
 
 
-def _discard(named: list[str], theirs: packages.Set) -> int:
+def _discard(named: list[Change], theirs: packages.Set) -> int:
     from pyinfra_overlaymig.runner import services_follow, switch
 
-    given_up = [_given_up(path) for path in (*named, *theirs.paths)]
+    given_up = [*named, *map(_given_up, theirs.paths)]
     given_up += [_given_up(path, "M", "d") for path in theirs.directories]
     drift.drop_at_next_switch(given_up)
     # As long as it is there, the next verb that writes looks after services.
@@ -116,10 +144,10 @@ def _discard(named: list[str], theirs: packages.Set) -> int:
     return 0
 
 
-def _adopt(named: list[str], theirs: packages.Set) -> int:
+def _adopt(named: set[str], theirs: packages.Set) -> int:
     from pyinfra_overlaymig.runner import worker
 
-    entries = _below(named) | theirs.paths | theirs.directories
+    entries = named | theirs.paths | theirs.directories
     found = drift.compared(catch_up.live(), sorted(entries, key=os.fsencode))
     if not found.changes:
         raise invalid("nothing there differs from the generation", "system-migrate drift lists what does")
