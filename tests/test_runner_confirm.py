@@ -24,7 +24,10 @@ def ended(rig: Rig) -> None:
 def test_confirmed_migration_is_applied(fresh: Rig) -> None:
     """The command returns while the machine waits; `confirm` waits for the end and has its exit code."""
     assert apply(fresh, "30") == 0
-    assert fresh.status().migrations[0].status == "committed"
+    status = fresh.status()
+    assert status.migrations[0].status == "committed"
+    assert status.lock
+    assert (status.lock.verb, status.lock.id, status.lock.awaits) == ("apply", ID, "confirmation")
     result = fresh.run(RUNNER, "confirm")
     assert result.code == 0, result.text
     assert "confirmed: generation 1 is running" in result.out
@@ -43,6 +46,20 @@ def test_unconfirmed_migration_is_taken_back(fresh: Rig) -> None:
     late = fresh.run(RUNNER, "confirm")
     assert late.code == 9
     assert "taken back: the machine is as it was before" in late.err
+
+
+def test_what_awaited_a_confirmation_and_was_killed_awaits_none(fresh: Rig) -> None:
+    """Whoever holds the lock after it is not taken for it, and it is taken back."""
+    assert apply(fresh, "60") == 0
+    fresh.sh("pkill -KILL -f 'apply --confirm'; until flock -n /data/system/lock/flock true; do sleep 0.05; done")
+    assert fresh.status().lock is None
+    assert fresh.run(RUNNER, "recover").code == 0
+    assert fresh.status().stack == ()
+    fresh.sh("(flock 9; sleep 5) 9>>/data/system/lock/flock >/dev/null 2>&1 &")
+    fresh.sh("while flock -n /data/system/lock/flock true; do sleep 0.05; done")
+    lock = fresh.status().lock
+    assert lock
+    assert lock.awaits == ""
 
 
 def test_machine_that_restarts_unconfirmed_is_as_before(fresh: Rig) -> None:

@@ -111,7 +111,7 @@ def test_a_whole_status_is_read() -> None:
     assert status.service("none") is None
     assert status.stale == (Stale(77, "tmux: server", "socket", "/srv/\udcff"),)
     assert status.lock == LockOwner(
-        "anna@desk", "192.0.2.1", 12, "0d3c", "2026-11-23T14:00:00Z", "apply", "20240301-001_c"
+        "anna@desk", "192.0.2.1", 12, "0d3c", "2026-11-23T14:00:00Z", "apply", "20240301-001_c", "confirmation"
     )
     assert status.missing == ("setfattr (package attr)",)
 

@@ -39,6 +39,8 @@ INITIALIZED: Final = f"{STATE}/services"
 """INITIALIZED/<service>/initialized says that it was started once with its state in place."""
 
 RUN: Final = "/run/system-migrate"
+CONFIRM: Final = f"{RUN}/confirm"
+AWAITED: Final = f"{CONFIRM}/awaited"
 BASE: Final = f"{RUN}/base"
 LIVE: Final = "/proc/1/root"
 OLD: Final = "/dev/.system-migrate.old"

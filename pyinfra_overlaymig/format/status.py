@@ -121,7 +121,10 @@ class Stale(Record):
 
 @dataclass(frozen=True)
 class LockOwner(Record):
-    """Who is changing the machine at this moment, as that process recorded itself."""
+    """Who is changing the machine at this moment, as that process recorded itself.
+
+    ``awaits``: `confirmation` while it waits for a new connection to say that the machine can be reached.
+    """
 
     who: str
     source: str
@@ -130,6 +133,7 @@ class LockOwner(Record):
     since: str
     verb: str
     id: str
+    awaits: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {"from" if key == "source" else key: one for key, one in super().to_json().items()}

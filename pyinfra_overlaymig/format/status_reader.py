@@ -149,4 +149,5 @@ def _lock(one: Fields) -> LockOwner:
         since=one.text("since"),
         verb=one.text("verb"),
         id=one.text("id"),
+        awaits=one.optional_text("awaits"),
     )

@@ -58,7 +58,7 @@ def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iter
     """
     active = {one.id for one in status.migrations if one.active}
     before = active.union(coming)
-    if status.lock:
+    if status.lock and not status.lock.awaits:
         yield _locked(status.lock), "it goes on by itself; run this again when it is done"
     for needed in wanted.depends:
         if needed not in before:

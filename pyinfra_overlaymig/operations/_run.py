@@ -10,8 +10,9 @@ from pyinfra import host
 from pyinfra.api import State
 
 from pyinfra_overlaymig.facts import MachineStatus
-from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.format.status import UNKNOWN, Status
 from pyinfra_overlaymig.migration.packing import Packets
+from pyinfra_overlaymig.operations._connection import in_a_line, keep_watch, say_lost
 
 
 @dataclass
@@ -33,7 +34,14 @@ class Memory:
     def status(self) -> Status:
         """The machine's status, read once in each stage and again after ``changes``."""
         if self._status is None or self._read_while_executing != self._executing:
-            self._status, self._read_while_executing = host.get_fact(MachineStatus), self._executing
+            keep_watch(getattr(host, "connector", None))
+            try:
+                found = host.get_fact(MachineStatus)
+            except EOFError as error:
+                # pyinfra knows other ends of a connection, and would end the run for all hosts with this one.
+                say_lost(host, f"connection lost ({in_a_line(error)})")
+                found = UNKNOWN
+            self._status, self._read_while_executing = found, self._executing
         return self._status
 
     def changes(self) -> None:

@@ -10,12 +10,13 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.status import Status
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
+from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
-    ConfirmedCommand,
-    TransactionCommand,
+    AwaitedCommand,
     failure,
     status_unknown,
+    transaction,
 )
 from pyinfra_overlaymig.operations._run import memory
 
@@ -44,7 +45,7 @@ def generation_active(
 
         generation_active(name="Back to before the upgrade", generation="20240206-001_add_postgresql")
     """
-    status = memory().status()
+    status = yield from confirmed(memory().status())
     if not status.known:
         yield status_unknown(host)
         return
@@ -60,13 +61,15 @@ def generation_active(
         )
         return
     if stack == status.stack and status.running == status.generation:
-        host.noop(f"generation {status.generation} is just that")
+        if awaiting(status):
+            yield AwaitedCommand()
+        else:
+            host.noop(f"generation {status.generation} is just that")
         return
     host.log(f"generation {status.generation} ({_names(status.stack)}) -> {_names(stack)}")
     memory().changes()
     options = ["--wait"] * wait + ["--restore-state"] * restore_state + [f"--confirm {confirm}"] * bool(confirm)
-    command = ConfirmedCommand if confirm else TransactionCommand
-    yield command(PROGRAM, "rollback", *options, QuoteString(wanted))
+    yield transaction(PROGRAM, "rollback", *options, QuoteString(wanted), confirm=confirm)
 
 
 def _stack(status: Status, wanted: str) -> tuple[str, ...] | None:

@@ -19,12 +19,12 @@ from pyinfra_overlaymig.format.status import MigrationRecord, Status
 from pyinfra_overlaymig.migration.bundle import packed
 from pyinfra_overlaymig.migration.model import Migration
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
+from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
-    ConfirmedCommand,
-    TransactionCommand,
     failure,
     status_unknown,
+    transaction,
 )
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
 from pyinfra_overlaymig.operations._in_words import contents, edit, refusals, warnings
@@ -91,7 +91,7 @@ def migration_applied(
         )
     """
     wanted = migration_at(migration, folder)
-    status = memory().status()
+    status = yield from confirmed(memory().status())
     if not status.known:
         yield status_unknown(host)
         return
@@ -103,20 +103,24 @@ def migration_applied(
         yield failure(f"{host.name} has no runner", "put machine_prepared before migration_applied")
         return
     if not memory().shown_already(wanted.id):
-        # Who waits is not refused for the lock.
-        _announce(wanted, replace(status, lock=None) if wait else status, record)
+        _announce(wanted, status, record, wait=wait)
     if _edited(record, wanted):
         yield failure(f"{wanted.id} is refused: {_was_edited(record)}", _UNDO)
         return
     memory().will_come(wanted.id)
     memory().changes()
-    yield _apply(wanted, wait=wait, confirm=confirm)
+    # What a run that was killed left at work is just what is wanted.
+    yield _apply(wanted, wait=wait or _under_way(wanted, status), confirm=confirm)
 
 
-def _announce(wanted: Migration, status: Status, record: MigrationRecord | None) -> None:
+def _announce(wanted: Migration, status: Status, record: MigrationRecord | None, *, wait: bool) -> None:
     """Say what is going to happen here: the whole plan once in a run, and what this machine will refuse."""
+    if _under_way(wanted, status):
+        if not awaiting(status):
+            host.log(f"{wanted.id}: is being applied by another run: that is waited for")
+        return
     if record and record.status == "committed":
-        host.log(f"{wanted.id}: was committed and then interrupted: it will be completed")
+        host.log(f"{wanted.id}: was interrupted after its commit: it will be completed, or taken back and applied anew")
         return
     if _edited(record, wanted):
         _announce_edit(wanted, record)
@@ -130,9 +134,15 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None)
         host.log(line)
     for warning in () if first else warnings(wanted):
         host.log_styled(warning, fg="yellow", log_func=logger.warning)
-    for why, remedy in refusals(wanted, status, memory().coming):
+    # Who waits is not refused for the lock.
+    for why, remedy in refusals(wanted, replace(status, lock=None) if wait else status, memory().coming):
         host.log(f"  will be refused: {why}")
         host.log(f"  hint: {remedy}")
+
+
+def _under_way(wanted: Migration, status: Status) -> bool:
+    """Whether another run applies just this at the moment."""
+    return status.lock is not None and (status.lock.verb, status.lock.id) == ("apply", wanted.id)
 
 
 def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
@@ -165,6 +175,5 @@ def _apply(wanted: Migration, *, wait: bool, confirm: int) -> StringCommand:
     who = StringCommand("OVERLAYMIG_WHO=", QuoteString(operator), _separator="")
     options = ["--wait"] * wait + [f"--confirm {confirm}"] * bool(confirm)
     bundle = memory().once(wanted.plan + wanted.limits, lambda: packed(wanted))
-    command = ConfirmedCommand if confirm else TransactionCommand
     upload = Upload(host, wanted.id, bundle)
-    return command(who, PROGRAM, "apply", *options, "-", _stdin=upload)
+    return transaction(who, PROGRAM, "apply", *options, "-", confirm=confirm, _stdin=upload)

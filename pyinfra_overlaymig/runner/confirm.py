@@ -14,12 +14,12 @@ import os
 import re
 import select
 
-from pyinfra_overlaymig.format.paths import RUN
+from pyinfra_overlaymig.format.paths import AWAITED, CONFIRM
 from pyinfra_overlaymig.runner import files, linux, worker
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.say import say, usage, warn
 
-HERE = f"{RUN}/confirm"
+HERE = CONFIRM
 _SECONDS = re.compile(r"[1-9][0-9]{0,9}")
 _LONGEST = 999
 
@@ -50,13 +50,13 @@ def awaited(journal: str) -> bool:
     files.make_dirs(HERE)
     say(f"waiting up to {limit} s for a new connection")
     events = linux.inotify(HERE, linux.IN_MOVED_TO)
-    files.mark(f"{HERE}/awaited")
+    files.mark(AWAITED)
     if worker.awaiting is not None:
         worker.awaiting.tell()
     _wait(events, Deadline(limit))
     os.close(events)
     try:
-        os.rename(f"{HERE}/awaited", f"{HERE}/expired")
+        os.rename(AWAITED, f"{HERE}/expired")
     except FileNotFoundError:
         files.drop(f"{journal}/confirm")
         return True
@@ -67,9 +67,15 @@ def awaited(journal: str) -> bool:
 def _wait(events: int, deadline: Deadline) -> None:
     poll = select.poll()
     poll.register(events, select.POLLIN)
-    while files.there(f"{HERE}/awaited") and not deadline.over():
+    while files.there(AWAITED) and not deadline.over():
         poll.poll(deadline.milliseconds())
         linux.drain(events)
+
+
+def forget() -> None:
+    """What awaited it was killed: whoever holds the lock next does not."""
+    if files.there(AWAITED):
+        files.drop(AWAITED)
 
 
 def tell_outcome(code: int, words: str = "") -> None:
@@ -83,7 +89,7 @@ def give() -> bool:
     if not os.path.isdir(HERE):
         return False
     try:
-        os.rename(f"{HERE}/awaited", f"{HERE}/given")
+        os.rename(AWAITED, f"{HERE}/given")
     except FileNotFoundError:
         # Given before, or too late.
         return True

@@ -80,6 +80,7 @@ def recover(*, live: bool, going_back: bool = False) -> None:
     can be assembled, where the current one cannot be.
     """
     data_mounts.follow()
+    confirm.forget()
     if not store.whole(store.current()):
         if going_back:
             _sweep(live=live)

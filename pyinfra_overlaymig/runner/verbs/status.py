@@ -12,7 +12,7 @@ import sys
 import time
 
 from pyinfra_overlaymig.format import FORMAT, history, lines, octal, readiness
-from pyinfra_overlaymig.format.paths import RUN, SCANDIR, STAGING
+from pyinfra_overlaymig.format.paths import AWAITED, RUN, SCANDIR, STAGING
 from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
 from pyinfra_overlaymig.runner.audit import auditd
 from pyinfra_overlaymig.runner.say import explain, usage, write
@@ -129,4 +129,6 @@ def _lock() -> dict[str, Any] | None:
         return None
     one = lock.owner()
     pid = int(one.pid) if one.pid.isdecimal() else 0
-    return {"who": one.who, "from": one.source, "pid": pid, **dict(zip(one._fields[3:], one[3:], strict=True))}
+    rest = dict(zip(one._fields[3:], one[3:], strict=True))
+    awaits = "confirmation" if files.there(AWAITED) else ""
+    return {"who": one.who, "from": one.source, "pid": pid, **rest, "awaits": awaits}
