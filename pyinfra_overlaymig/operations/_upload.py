@@ -16,7 +16,9 @@ from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.migration.packing import Packets
 
 _EVERY: Final = 3.0
-"""Seconds between two words about it; what is sent in less says nothing."""
+"""Seconds until the first word about it; what is sent in less says nothing."""
+_AT_MOST: Final = 60.0
+"""The same between two that come later."""
 
 
 class Upload(list[str]):
@@ -41,11 +43,13 @@ class Upload(list[str]):
 
     def _told(self) -> Iterator[str]:
         began = said = time.monotonic()
+        every = _EVERY
         whole = in_megabytes(self._packets.total)
         for packet, until in self._packets.counted():
             yield _AsItIs(packet)
-            if time.monotonic() - said >= _EVERY:
-                said = time.monotonic()
+            if time.monotonic() - said >= every:
+                # With fifty hosts on a slow line this would be all that is to be read.
+                said, every = time.monotonic(), min(2 * every, _AT_MOST)
                 self._host.log(f"{self._what}: {in_megabytes(until)} of {whole} sent")
         if said > began:
             self._host.log(f"{self._what}: all of {whole} sent in {time.monotonic() - began:.0f} s")

@@ -27,6 +27,7 @@ from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._service_steps import if_it_ran, in_words, steps_for, with_what_needs_it
 from pyinfra_overlaymig.operations._upload import Upload
 
+_SCRIPTS = ("service_ready.sh", "service.sh")
 _NAME = re.compile(r"[A-Za-z0-9_@%+:][A-Za-z0-9_@%+:.-]*")
 _LETTERS: Final = {
     "SIGHUP": "h", "SIGUSR1": "1", "SIGUSR2": "2", "SIGINT": "i", "SIGQUIT": "q", "SIGALRM": "a", "SIGABRT": "b",
@@ -201,6 +202,6 @@ def _words(found: S6Service | None) -> str:
 
 @cache
 def _script() -> str:
-    text = (resources.files(__package__) / "service.sh").read_text("utf-8")
+    text = "".join((resources.files(__package__) / name).read_text("utf-8") for name in _SCRIPTS)
     words = ("TELLS", "BEGINS", "SETTLES", "SETTLES_SILENT", "DEATHS")
     return filled(text, {word: str(getattr(readiness, word)) for word in words})
