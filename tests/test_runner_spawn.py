@@ -11,7 +11,7 @@ import pytest
 
 from pyinfra_overlaymig.runner import spawn
 from pyinfra_overlaymig.runner.clock import Deadline
-from pyinfra_overlaymig.runner.follow import readable
+from pyinfra_overlaymig.runner.follow import Reader, readable
 from pyinfra_overlaymig.runner.say import Leave
 
 PATIENCE = 10.0
@@ -113,3 +113,16 @@ def test_a_program_that_cannot_be_started_says_so(program: str, code: int, capfd
 def test_what_is_shown_does_a_terminal_no_harm(line: bytes, shown: str) -> None:
     """Text stays text; escapes are defused; of a line that was drawn over and over the last form is shown."""
     assert readable(line) == shown
+
+
+def test_who_follows_a_log_sees_no_harm_either(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Be it one's own run or another's, in whatever pieces it comes; what has no end yet is shown at its end."""
+    log = tmp_path / "log"
+    log.write_bytes(b"")
+    reader = Reader(str(log))
+    with log.open("ab", buffering=0) as file:
+        for piece in (b"h\xc3", b"\xa9llo \x1b", b"[2J\n10%\r", b"99%\n\xc2\x9b", b"31mno end"):
+            file.write(piece)
+            assert reader.show()
+    assert reader.show(last=True)
+    assert capfdbinary.readouterr().out.decode() == "h\u00e9llo ?[2J\n99%\n?31mno end"
