@@ -227,7 +227,8 @@ def test_drift_without_noise(fresh: Rig) -> None:
     told = {one["path"]: (one["what"], one["kind"]) for one in json.loads(fresh.sh(f"{RUNNER} drift --json"))}
     assert told == {
         "/usr/lib/mine": ("added", "d"), "/usr/lib/mine/a.py": ("added", "f"), "/srv/mine": ("added", "d"),
-        "/var/cache/debconf/config.dat": ("changed", "f"), "/etc/motd": ("changed", "f"), "/etc/issue": ("deleted", "-"),
+        "/var/cache/debconf/config.dat": ("changed", "f"), "/etc/motd": ("changed", "f"),
+        "/etc/issue": ("deleted", "-"),
         "/etc/host.conf": ("metadata", "f"), "/opt/a\\040link": ("added", "l"),
     }  # fmt: skip
     table = fresh.sh(f"{RUNNER} drift").splitlines()

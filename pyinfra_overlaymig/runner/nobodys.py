@@ -45,7 +45,7 @@ def is_nobodys(path: str) -> bool:
 
 
 def _listening() -> set[str]:
-    """The names of sockets in the running root that somebody is reached by. A path may be relative: the name has to do."""
+    """The names of sockets in the running root that somebody is reached by; paths may be relative: names have to do."""
     device = os.stat(LIVE).st_dev
     return {os.path.basename(one.path) for one in sockets.bound() if one.device == device}
 

@@ -1,5 +1,5 @@
-"""drift [--json]: what was changed outside of migrations, as a table, but for what is nobody's; --raw: with that too, one
-line for each path, as FORMAT.md describes changes.list.
+"""drift [--json]: what was changed outside of migrations, as a table, but for what is nobody's; --raw: with that too,
+one line for each path, as FORMAT.md describes changes.list.
 drift discard PATH…: gives such changes up, and what was made by hand below these paths.
 drift adopt PATH…: seals them as a layer of their own.
 Both take --packages, which stands for all that belongs to packages that were installed or removed by hand, and --all.
