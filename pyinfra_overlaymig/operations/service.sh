@@ -26,6 +26,8 @@ shift 6
 dir=$scandir/$name
 live=$livedir/$name
 source=${sourcedir:+$sourcedir/$name}
+# What it was before, where neither s6-svscan nor a boot nor the runner looks for services; it need not outlive a boot.
+aside=$scandir/.$name.before
 until=$(($(seconds_up) + seconds))
 steps=" $* " paused='' undo='' was='' before=''
 trap 'give_back $?' EXIT
@@ -41,6 +43,7 @@ give_back() {
     remove) (trap - EXIT; remove) && echo "  it is not defined any more, as before" >&2 ;;
     restore) restore && echo "  it has the definition of before again" >&2 ;;
     esac || :
+    rm -rf -- "$aside"
     for other in $paused; do s6-svc -u "$scandir/$other" || :; done
 }
 
@@ -78,14 +81,15 @@ define() {
     wanted=$1
     [ "$wanted" != same ] || wanted=$was
     back=remove
+    rm -rf -- "$aside"
     if kept || [ -d "$live" ]; then back=restore; elif [ -e "$dir" ]; then back=down; fi
     [ -z "$source" ] || keep
     drop
     undo=$back
     [ "$wanted" = up ] || : >"$livedir/.$name.new/down"
     of_the_base "$livedir/.$name.new"
-    rm -rf -- "$livedir/.$name.old"
-    [ ! -d "$live" ] || mv -T -- "$live" "$livedir/.$name.old"
+    mkdir -p -- "$aside"
+    [ ! -d "$live" ] || mv -T -- "$live" "$aside/live"
     mv -T -- "$livedir/.$name.new" "$live"
     supervise
 }
@@ -100,16 +104,19 @@ restore() (
     trap - EXIT
     drop
     rm -rf -- "$live" "$livedir/.$name.new"
-    if [ -d "${sourcedir:-/nowhere}/.$name.old" ]; then
+    if [ -d "$aside/kept" ]; then
+        rm -rf -- "$sourcedir/.$name.new"
+        cp -a -- "$aside/kept" "$sourcedir/.$name.new"
         rm -rf -- "$source"
-        mv -T -- "$sourcedir/.$name.old" "$source"
+        mv -T -- "$sourcedir/.$name.new" "$source"
     fi
-    if [ -d "$livedir/.$name.old" ]; then
-        rm -f -- "$livedir/.$name.old/down"
-        [ "$was" = up ] || : >"$livedir/.$name.old/down"
-        mv -T -- "$livedir/.$name.old" "$live"
+    if [ -d "$aside/live" ]; then
+        rm -f -- "$aside/live/down"
+        [ "$was" = up ] || : >"$aside/live/down"
+        mv -T -- "$aside/live" "$live"
         supervise
     fi
+    rm -rf -- "$aside"
 )
 
 # keep: copies the new definition to the source directory, on the disk before it is there by name.
@@ -119,14 +126,19 @@ keep() {
     cp -a -- "$livedir/.$name.new" "$sourcedir/.$name.new"
     [ ! -f "$(boot)/down" ] || : >"$sourcedir/.$name.new/down"
     find "$sourcedir/.$name.new" -type f -exec sync -- {} +
-    ! kept || mv -T -- "$source" "$sourcedir/.$name.old"
+    if kept; then
+        mkdir -p -- "$aside"
+        cp -a -- "$source" "$aside/kept"
+        mv -T -- "$source" "$sourcedir/.$name.old"
+    fi
     mv -T -- "$sourcedir/.$name.new" "$source"
+    rm -rf -- "$sourcedir/.$name.old"
 }
 
 # done_with: what it was before is given up.
 done_with() {
     undo=
-    rm -rf -- "$livedir/.$name.old" ${source:+"$sourcedir/.$name.old"}
+    rm -rf -- "$aside"
 }
 
 # drop: nothing supervises the service any more, nor its logger.
@@ -222,7 +234,7 @@ remove() {
     not_of_a_migration
     [ -z "$source" ] || rm -rf -- "$source" "$sourcedir/.$name.new" "$sourcedir/.$name.old"
     drop
-    rm -rf -- "$live" "$livedir/.$name.new" "$livedir/.$name.old"
+    rm -rf -- "$live" "$livedir/.$name.new" "$aside"
 }
 
 # Its directory outlives s6-svscan: whether it is there shows when it is told to look around.
