@@ -478,12 +478,14 @@ def test_a_restart_of_the_machine_brings_what_is_enabled(server: Operator) -> No
     server.changes(service="stopped", run="exec sleep 5454", running=False)
     for arguments in ({"run": "exec sleep 5555", "running": None}, {"present": False}):
         assert server.run(service="gone", **arguments).returncode == 0
+    server.rig.sh("cp -a /etc/s6/services/stopped /etc/s6/services/.half.new")
     lab.restart(server.rig.lab, server.rig.name)
     server.waits_for("s6-svstat -o ready /run/service/server | grep -q true")
     server.waits_for("s6-svstat -o up /run/service/stopped | grep -q true")
     assert not server.service("off").up
     assert {"server", "off", "stopped", "sshd"} <= (there := set(server.rig.sh("ls /run/service").split()))
     assert "gone" not in there
+    assert server.rig.sh("rm -r /etc/s6/services/.half.new; ls -A /run/service /run/services | grep half || :") == ""
     server.changes_nothing(**SERVER)
     server.changes(service="off")
 

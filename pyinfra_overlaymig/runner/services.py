@@ -82,7 +82,12 @@ def layer(name: str) -> str:
 def _defines(layer: str) -> list[str]:
     top = f"{paths.LAYERS}/{layer}/{paths.SERVICES}"
     # What is no directory may be a whiteout.
-    return [name for name in files.names(top) if os.path.isdir(f"{top}/{name}")]
+    return named(top)
+
+
+def named(top: str) -> list[str]:
+    """The service directories in ``top``. What s6-svscan does not see is none: it may be half of one."""
+    return [name for name in files.names(top) if not name.startswith(".") and os.path.isdir(f"{top}/{name}")]
 
 
 def is_of_image(name: str) -> bool:
@@ -108,13 +113,13 @@ def restart(name: str) -> str:
 
 def supervised() -> list[str]:
     """The names of all copies, running or not."""
-    return [name for name in files.names(paths.SERVICEDIRS) if os.path.isdir(directory(name))]
+    return named(paths.SERVICEDIRS)
 
 
 def order() -> list[str]:
     """The services of the running root, each after those that it needs."""
     top = f"{paths.LIVE}/{paths.SERVICES}"
-    return needs.order({name: needed(f"{top}/{name}") for name in files.names(top) if defined(name)})
+    return needs.order({name: needed(f"{top}/{name}") for name in named(top) if defined(name)})
 
 
 def missing() -> list[str]:
