@@ -213,7 +213,15 @@ def test_a_file_that_goes_meanwhile_is_named(tmp_path: Path) -> None:
 def test_limits_say_how(tmp_path: Path) -> None:
     """How it is applied goes beside the plan, one a line; it is in the bundle and not in the digest."""
     migration = load(make(tmp_path))
-    lines = ["timeout 60", "verify-timeout 5", "verify-retries 0", "drift refuse", "audit wanted", "snapshot no"]
+    lines = [
+        "timeout 60",
+        "verify-timeout 5",
+        "verify-retries 0",
+        "drift refuse",
+        "audit wanted",
+        "snapshot no",
+        "strict-order no",
+    ]
     lines += ["ready-timeout db 60", "ready-timeout web 7", "restart db changed", "restart web changed"]
     assert migration.limits.decode().splitlines() == lines
     assert (unpack(pack(migration), tmp_path / "there") / "limits").read_bytes() == migration.limits

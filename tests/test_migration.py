@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.format.ids import valid_id
 from pyinfra_overlaymig.format.octal import escape, escape_text, unescape, unescape_text
-from pyinfra_overlaymig.migration.folder import load, load_all
+from pyinfra_overlaymig.migration.folder import ids_in, load, load_all
 from pyinfra_overlaymig.migration.model import Migration, Service
 
 ID = "20240206-001_add_postgresql"
@@ -314,6 +314,63 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:
         load_all(tmp_path)
     with pytest.raises(InvalidMigration, match="no such folder"):
         load_all(tmp_path / "none")
+
+
+def test_files_beside_the_migrations_are_no_migrations(tmp_path: Path) -> None:
+    """A changelog, a licence, a script for people; what is named like a migration was meant to be one."""
+    folder(tmp_path, id="20240101-001_a")
+    for name in ("CHANGELOG.md", "Makefile", "notes.txt", "new.sh"):
+        (tmp_path / name).write_text("for people\n")
+    assert [one.id for one in load_all(tmp_path)] == ["20240101-001_a"]
+    assert ids_in(tmp_path) == {"20240101-001_a"}
+    assert ids_in(tmp_path / "none") == frozenset()
+    (tmp_path / "20240101-002_b").write_text("a file\n")
+    with pytest.raises(InvalidMigration, match="no such migration"):
+        load_all(tmp_path)
+    (tmp_path / "20240101-002_b").unlink()
+    (tmp_path / "templates").mkdir()
+    with pytest.raises(InvalidMigration, match="'templates' is no migration id"):
+        load_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict"), [(None, False), ("strict_order: true\n", True), ("strict_order: off", False)]
+)
+def test_a_folder_says_whether_its_order_is_strict(tmp_path: Path, text: str | None, strict: bool) -> None:
+    """It goes with each bundle, alone or with the rest, and is no part of what a migration is."""
+    path = folder(tmp_path)
+    digest = load(path).digest
+    if text is not None:
+        (tmp_path / "migrations.yaml").write_text(text)
+    for one in (load(path), *load_all(tmp_path)):
+        assert one.strict_order is strict
+        assert f"strict-order {'yes' if strict else 'no'}\n" in one.limits.decode()
+        assert one.digest == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("migrations.yaml", "# nothing\n", r"migrations.yaml:1: is empty"),
+        ("migrations.yaml", "\nstrict_ordr: true\n", r"migrations.yaml:2: unknown key `strict_ordr`"),
+        ("migrations.yaml", "strict_order: 1\n", r"migrations.yaml:1: `strict_order` must be true or false"),
+        ("migrations.yaml", "- strict_order\n", r"migrations.yaml:1: the folder's settings must be a mapping"),
+        (
+            "migrations.yaml",
+            "strict_order: true\nstrict_order: true\n",
+            r"migrations.yaml:2: key `strict_order` is given",
+        ),
+        ("migrations.yml", "strict_order: true\n", r"migrations.yml: does not belong here"),
+        ("migration.yaml", "description: x\n", r"migration.yaml: does not belong here"),
+    ],
+)
+def test_settings_that_are_wrong_are_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    """With file and line, for a migration alone too: a typo must not make a strict folder a lenient one."""
+    path = folder(tmp_path)
+    (tmp_path / name).write_text(text)
+    for read in (lambda: load(path), lambda: load_all(tmp_path)):
+        with pytest.raises(InvalidMigration, match=words):
+            read()
 
 
 def test_a_missing_migration_names_the_nearest(tmp_path: Path) -> None:

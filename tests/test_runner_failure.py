@@ -147,8 +147,13 @@ def test_edited_script_is_refused_with_the_difference(busy: Rig) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(busy: Rig, name: str, manifest: dict[str, Any], words: str) -> None:
-    """A missing dependency, a conflict and an id out of order are refused before anything is touched."""
+    """A missing dependency, a conflict and, where the folder says so, an id out of order are refused before anything
+    is touched.
+    """
+    settings = busy.folder / "migrations.yaml"
+    settings.write_text("strict_order: true\n")
     assert words in fails_without_a_trace(busy, name, ":", code=3, **manifest)
+    settings.unlink()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])

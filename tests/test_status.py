@@ -102,7 +102,7 @@ def test_a_whole_status_is_read() -> None:
     assert status.migration("20240206-001_add_postgresql") == MigrationRecord(
         "20240206-001_add_postgresql", "bb", "applied", "2026-11-23T14:00:00Z", 2,
         active=True, state=("/var/lib/post gres\udcff",), services=("postgresql",), size=123456, files=42,
-        audit="on", lost=0, unexplained=1,
+        audit="on", lost=0, unexplained=1, local=True,
     )  # fmt: skip
     assert status.migration("20240206-001") is None
     assert status.evidence == (Evidence("20240301-001_c", "2026-11-23T15:00:00Z", "1"),)

@@ -1,4 +1,4 @@
-"""How a migration is applied, which is no part of what it is: limits of time, retries, drift, audit, snapshot."""
+"""How a migration is applied, which is no part of what it is: times, retries, drift, audit, snapshot, order."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Limits(NamedTuple):
     """Times in seconds, from 1 to a day; ``verify_retries`` from 0 to 1000.
 
     ``drift``: what is done about drift in its way. ``audit``: `required` where it must not run unwatched.
+    ``strict_order``: refused where one with a newer id is applied.
     ``ready``: by service, how long it may take to be ready. ``restarts``: by service, whether a switch restarts it.
     """
 
@@ -31,6 +32,7 @@ class Limits(NamedTuple):
     snapshot: bool = False
     ready: Mapping[str, int] = {}
     restarts: Mapping[str, str] = {}
+    strict_order: bool = False
 
     def ready_timeout(self, service: str) -> int:
         """Seconds that ``service`` may take to be ready."""
@@ -53,6 +55,7 @@ def _pairs(limits: Limits) -> Iterator[tuple[str, object]]:
     yield "drift", limits.drift
     yield "audit", limits.audit
     yield "snapshot", "yes" if limits.snapshot else "no"
+    yield "strict-order", "yes" if limits.strict_order else "no"
     for name in sorted(limits.ready):
         yield "ready-timeout", f"{name} {limits.ready[name]}"
     for name in sorted(limits.restarts):
@@ -84,13 +87,18 @@ def parse(text_: str) -> Limits:
         _number(once, "verify-retries", default.verify_retries, 0, _RETRIES),
         lines.one_of(once.get("drift", default.drift), "the limit drift", rules.DRIFT),
         lines.one_of(once.get("audit", default.audit), "the limit audit", rules.AUDIT),
-        lines.one_of(once.get("snapshot", "no"), "the limit snapshot", ("yes", "no")) == "yes",
+        _truth(once, "snapshot"),
         ready,
         restarts,
+        _truth(once, "strict-order"),
     )
 
 
-_KNOWN = ("timeout", "verify-timeout", "verify-retries", "drift", "audit", "snapshot")
+_KNOWN = ("timeout", "verify-timeout", "verify-retries", "drift", "audit", "snapshot", "strict-order")
+
+
+def _truth(once: Mapping[str, str], key: str) -> bool:
+    return lines.one_of(once.get(key, "no"), f"the limit {key}", ("yes", "no")) == "yes"
 
 
 def _number(once: Mapping[str, str], key: str, default: int, lowest: int, highest: int) -> int:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pyinfra_overlaymig.format import FORMAT, lines, octal, rules
 from pyinfra_overlaymig.format.errors import FormatError
-from pyinfra_overlaymig.format.ids import valid_id
+from pyinfra_overlaymig.format.ids import why_no_id
 from pyinfra_overlaymig.format.paths import SHARED, is_below
 
 TYPE_CHECKING = False
@@ -18,6 +18,7 @@ SCRIPTS: Final = ("install.sh", "verify.sh")
 FILES: Final = "files/"
 _BITS = "01234567"
 _HASH = 64
+_WORD = 16
 _ONCE = ("format", "id", "state-auto", "local")
 
 
@@ -68,6 +69,15 @@ class Plan(NamedTuple):
 def text(plan: Plan) -> str:
     """The canonical form; its SHA-256 is the migration's digest."""
     return "".join(f"{line}\n" for line in _lines(plan))
+
+
+def content(text_: str) -> str:
+    """A word for what a migration is, whatever it is called: of the SHA-256 of its plan's text without the id."""
+    # Here, as it is only needed for what has changed.
+    import hashlib
+
+    kept = (line for line in lines.split(text_) if not line.startswith("id "))
+    return hashlib.sha256("\n".join(kept).encode("utf-8", "surrogateescape")).hexdigest()[:_WORD]
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -163,8 +173,9 @@ def _link(value: str) -> Link:
 
 
 def _check(plan: Plan) -> None:
-    _each((plan.id,), valid_id, "is no migration id")
-    _each((*plan.depends, *plan.conflicts), valid_id, "is no migration id")
+    for id in (plan.id, *plan.depends, *plan.conflicts):
+        if why := why_no_id(id):
+            raise FormatError(f"{id!r} in the plan is no migration id: {why}")
     _each((*plan.stop, *plan.services), rules.valid_service, "is no service name")
     for values in (plan.depends + plan.conflicts, plan.stop, plan.services):
         if len(set(values)) != len(values):

@@ -52,7 +52,7 @@ class MigrationRecord(Record):
 
     ``status`` is `applied`, `committed` when it was interrupted after its commit point, or `unreadable`. ``audit`` is
     `on` where it was watched from begin to end, else why not; ``lost`` and ``unexplained`` count records and paths,
-    where it was.
+    where it was. ``local``: made on the machine. ``content``: a word for what it is but for its id, empty if unknown.
     """
 
     id: str
@@ -68,6 +68,8 @@ class MigrationRecord(Record):
     audit: str = ""
     lost: int | None = None
     unexplained: int | None = None
+    local: bool = False
+    content: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"state": [escape_text(path) for path in self.state]}
@@ -202,6 +204,20 @@ class Status(Record):
     def migration(self, id: str) -> MigrationRecord | None:
         """The record of the migration ``id``, if the machine has it."""
         return next((one for one in self.migrations if one.id == id), None)
+
+    @property
+    def late(self) -> dict[str, str]:
+        """The migrations that lie on top of newer ones, each with the newest of these, which was there first."""
+        found: dict[str, str] = {}
+        newest = ""
+        for id in self.stack:
+            one = self.migration(id)
+            if one is None or one.local:
+                continue
+            if id < newest:
+                found[id] = newest
+            newest = max(newest, id)
+        return found
 
     def service(self, name: str) -> ServiceStatus | None:
         """The service ``name``, if the machine has it."""

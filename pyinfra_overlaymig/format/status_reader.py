@@ -120,6 +120,9 @@ def _migration(one: Fields) -> MigrationRecord:
         audit=one.optional_text("audit"),
         lost=one.optional_number("lost"),
         unexplained=one.optional_number("unexplained"),
+        # A runner that is to be updated says neither.
+        local=one.flag("local") if "local" in one.values else False,
+        content=one.optional_text("content"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import paramiko
 
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.paths import PROGRAM
-from pyinfra_overlaymig.format.status import UNKNOWN, ServiceStatus, Status
+from pyinfra_overlaymig.format.status import UNKNOWN, MigrationRecord, ServiceStatus, Status
 from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.lab.connection import at_once, connect, output
 from pyinfra_overlaymig.lab.fleet import machines
@@ -103,13 +103,15 @@ def _cells(status: Status) -> tuple[str, str, str]:
     generation = f"{status.generation}"
     if status.running != status.generation:
         generation += f" (running {status.running})"
-    migrations = [
-        found.id if found.status == "applied" else f"{found.id} ({found.status})"
-        for found in status.migrations
-        if found.active
-    ]
+    migrations = [_migration(found, status.late) for found in status.migrations if found.active]
     services = [f"{found.name} {_service(found)}" for found in status.services]
     return generation, "\n".join(migrations) or "-", "\n".join(services) or "-"
+
+
+def _migration(found: MigrationRecord, late: Mapping[str, str]) -> str:
+    words = [found.status] * (found.status != "applied")
+    words += [f"on top of {late[found.id]}"] * (found.id in late)
+    return f"{found.id} ({', '.join(words)})" if words else found.id
 
 
 def _service(found: ServiceStatus) -> str:

@@ -124,8 +124,8 @@ class Value:
             yield Value(key, self.file, f"a key of {self.what}"), value
 
 
-def read(file: Path, what: str) -> Value:
-    """The one document in ``file``; ``what`` is how messages call it."""
+def read(file: Path, what: str, missing: str = "every migration has one") -> Value:
+    """The one document in ``file``; ``what`` is how messages call it, ``missing`` what to do where nothing is in it."""
     try:
         node = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
@@ -143,5 +143,5 @@ def read(file: Path, what: str) -> Value:
     except yaml.YAMLError as error:
         raise InvalidMigration(f"is no YAML: {error}", hint="remove control characters", file=file) from error
     if node is None:
-        raise InvalidMigration("is empty", hint="it needs at least a description", file=file, line=1)
+        raise InvalidMigration("is empty", hint=missing, file=file, line=1)
     return Value(node, file, what)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyinfra_overlaymig.errors import InvalidMigration, unreadable
 from pyinfra_overlaymig.format import rules
-from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, valid_id
+from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, why_no_id
 from pyinfra_overlaymig.format.paths import SHARED, is_below
 from pyinfra_overlaymig.format.plan import SCRIPTS
 from pyinfra_overlaymig.migration import advice, interpreters
@@ -19,6 +19,7 @@ from pyinfra_overlaymig.migration.checkout import Checkout, checkout, is_foreign
 from pyinfra_overlaymig.migration.document import closest
 from pyinfra_overlaymig.migration.manifest import Manifest, load_manifest
 from pyinfra_overlaymig.migration.model import Link, Member, Migration
+from pyinfra_overlaymig.migration.settings import load_settings
 
 FILES = "files"
 _PARTS = ("migration.yaml", *SCRIPTS, FILES)
@@ -34,9 +35,9 @@ def load(path: Path | str) -> Migration:
     folder = Path(path)
     if not folder.is_dir():
         raise InvalidMigration("there is no such migration", hint=_nearby(folder), file=folder)
-    if not valid_id(folder.name):
+    if why := why_no_id(folder.name):
         raise InvalidMigration(
-            f"{folder.name!r} is no migration id",
+            f"{folder.name!r} is no migration id: {why}",
             hint=f"name the folder by date, number and label, like {ID_EXAMPLE}",
             file=folder,
         )
@@ -77,14 +78,16 @@ def _load(folder: Path) -> Migration:
         links=links,
         lines=manifest.lines,
         warnings=tuple(_warnings(scripts, files, git)),
+        strict_order=load_settings(folder.parent).strict_order,
     )
 
 
 def load_all(folder: Path | str) -> tuple[Migration, ...]:
-    """Every migration in ``folder``, sorted by id; anything there that is none is refused."""
+    """Every migration in ``folder``, sorted by id; a folder there that is none is refused."""
     top = Path(folder)
     if not top.is_dir():
         raise InvalidMigration("there is no such folder of migrations", hint="check the path", file=top)
+    load_settings(top)
     try:
         entries = _entries(top)
     except OSError as error:
@@ -107,6 +110,11 @@ def _entries(top: Path) -> list[Path]:
     """What is meant to be a migration: of files, those whose names begin as ids do."""
     found = sorted(entry for entry in top.iterdir() if not _ignored(entry.name))
     return [entry for entry in found if entry.is_dir() or _DATED.match(entry.name)]
+
+
+def ids_in(folder: Path) -> frozenset[str]:
+    """The ids that migrations in ``folder`` have, whether right or wrong."""
+    return frozenset(entry.name for entry in _entries(folder)) if folder.is_dir() else frozenset()
 
 
 def _ignored(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import cast
 import yaml
 
 from pyinfra_overlaymig.format import rules
-from pyinfra_overlaymig.format.ids import ID_EXAMPLE, valid_id
+from pyinfra_overlaymig.format.ids import ID_EXAMPLE, why_no_id
 from pyinfra_overlaymig.migration.document import Value, read
 from pyinfra_overlaymig.migration.interpreters import sh_trouble
 from pyinfra_overlaymig.migration.model import Service
@@ -84,7 +84,7 @@ def service_of(name: str, arguments: Mapping[str, object]) -> Service:
 
 def load_manifest(file: Path, id: str) -> Manifest:
     """The manifest in ``file``, of the migration ``id``; InvalidMigration says what is wrong."""
-    top = read(file, "the manifest")
+    top = read(file, "the manifest", "every migration has one, with at least a description")
     keys = top.mapping(_MANIFEST_KEYS)
     if "description" not in keys:
         raise top.wrong("`description` is missing", "add `description: what it is for`")
@@ -112,8 +112,8 @@ def _ids(value: Value | None, own: str, excluded: tuple[str, ...]) -> tuple[str,
         return ()
     for item in value.items():
         text = item.text()
-        if not valid_id(text):
-            raise item.wrong(f"{text!r} is no migration id", f"write it like {ID_EXAMPLE}")
+        if why := why_no_id(text):
+            raise item.wrong(f"{text!r} is no migration id: {why}", f"write it like {ID_EXAMPLE}")
         if text == own:
             raise item.wrong(f"{value.what} names the migration itself", "leave it out")
         if text in excluded:

@@ -75,6 +75,7 @@ class Migration:
     ``state_links``: those of ``state`` that are links to /data/state instead of mounts.
     ``lines``: where migration.yaml says what can turn out wrong only beside other migrations. ``warnings``: what its
     author may not have meant.
+    ``strict_order``: its folder's, by which it is refused where a newer one is applied.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Migration:
     links: tuple[Link, ...] = ()
     lines: dict[str, int] = field(default_factory=dict, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    strict_order: bool = False
 
     @cached_property
     def plan(self) -> bytes:
@@ -128,6 +130,7 @@ class Migration:
             snapshot=self.snapshot,
             ready={service.name: service.ready_timeout for service in self.services},
             restarts={service.name: service.restart for service in self.services},
+            strict_order=self.strict_order,
         )
         return limits.text(wanted).encode("ascii")
 
@@ -135,6 +138,11 @@ class Migration:
     def digest(self) -> str:
         """SHA-256 of the plan, in hex."""
         return hashlib.sha256(self.plan).hexdigest()
+
+    @cached_property
+    def content(self) -> str:
+        """A word for the plan but for the id: of two folders that differ in their names alone it is the same."""
+        return plan.content(self.plan.decode("ascii"))
 
     def script(self, name: str = "install.sh") -> str:
         """Text of one of its scripts, for reading: bytes that are no UTF-8 are replaced."""

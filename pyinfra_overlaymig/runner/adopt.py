@@ -7,14 +7,13 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import os
-import re
 import stat
 import time
 
 from pyinfra_overlaymig.format import changes as changes_format
 from pyinfra_overlaymig.format import limits as limits_format
 from pyinfra_overlaymig.format import plan as plan_format
-from pyinfra_overlaymig.format.ids import valid_id
+from pyinfra_overlaymig.format.ids import next_id
 from pyinfra_overlaymig.format.octal import unescape_path
 from pyinfra_overlaymig.format.paths import LAYERS, LIVE, MIGRATIONS, STAGING, UPPER
 from pyinfra_overlaymig.runner import catch_up, copies, drift, files, finish, seal, stage, store, topmost, trees
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.format.plan import Plan
 
 _SCRIPT = "#!/bin/sh\n# This layer was changed by hand and adopted: changes.list has it.\n"
-_DAY = 24 * 60 * 60
-_LAST = 999
-_LONGEST = 40
 
 
 def adopt(label: str, found: tuple[Change, ...]) -> None:
@@ -137,23 +133,4 @@ def local_id(label: str) -> str:
 
     The order of the others does not count it, but no two may have one number, those that were rolled back neither.
     """
-    return next_id(label, [*store.stack(), *filter(valid_id, files.names(MIGRATIONS))], time.time())
-
-
-def next_id(label: str, ids: Iterable[str], now: float) -> str:
-    """The id for ``label`` after all of ``ids``, at ``now`` (seconds of the epoch)."""
-    last = max(ids, default="")
-    day, number = time.strftime("%Y%m%d", time.gmtime(now)), 0
-    if last[:8] >= day:
-        day, number = last[:8], int(last[9:12])
-        if number >= _LAST:
-            day, number = _day_after(day), 0
-    plain = re.sub(r"[^a-z0-9]", "_", label)[:_LONGEST].rstrip("_")
-    return f"{day}-{number + 1:03d}_{plain}"
-
-
-def _day_after(day: str) -> str:
-    import calendar
-
-    noon = calendar.timegm((int(day[:4]), int(day[4:6]), int(day[6:]), 12, 0, 0))
-    return time.strftime("%Y%m%d", time.gmtime(noon + _DAY))
+    return next_id(label, [*store.stack(), *files.names(MIGRATIONS)], time.time())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format import FormatError, lines, octal
+from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format import record as record_format
 from pyinfra_overlaymig.format.paths import MIGRATIONS
 from pyinfra_overlaymig.runner import files
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYS = (
     *("id", "digest", "status", "applied_at", "generation", "active", "files", "size"),
-    *("audit", "lost", "unexplained", "state", "services"),
+    *("audit", "lost", "unexplained", "state", "services", "local", "content"),
 )
 _READ = ("record", "applied")
 
@@ -58,7 +59,14 @@ def _values(id: str, found: Record, stack: frozenset[str]) -> tuple[object, ...]
         seen.unexplained if seen else None,
         list(map(octal.escape_text, found.state)),
         list(found.services),
+        *_planned(id),
     )
+
+
+def _planned(id: str) -> tuple[bool, str]:
+    """Whether it was made on the machine, and a word for what it is but for its id."""
+    text = files.read(f"{MIGRATIONS}/{id}/manifest")
+    return lines.value(text, "local") == "yes", plan_format.content(text) if text else ""
 
 
 def stamp(id: str) -> tuple[int, str]:

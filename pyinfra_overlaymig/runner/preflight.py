@@ -19,7 +19,7 @@ from pyinfra_overlaymig.runner import (
     trees,
 )
 from pyinfra_overlaymig.runner.audit import session as audit
-from pyinfra_overlaymig.runner.say import Leave, refused
+from pyinfra_overlaymig.runner.say import Leave, refused, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,15 +92,17 @@ def _check_stopped(bundle: Bundle) -> None:
 
 
 def _check_order(bundle: Bundle) -> None:
-    """What an operator makes on one machine is not in the order of the others."""
+    """Ids order what is pending: a late one goes on top. What an operator makes on one machine is in nobody's order."""
     if bundle.plan.local:
         return
-    last = max((id for id in store.stack() if not store.plan(id).local), default="")
-    if last > bundle.plan.id:
+    id, last = bundle.plan.id, max((one for one in store.stack() if not store.plan(one).local), default="")
+    if last > id and bundle.limits.strict_order:
         raise refused(
-            f"{bundle.plan.id} is out of order: {last} is applied already",
-            f"migrations run in the order of their ids: if no machine has it yet, give it an id after {last}",
+            f"{id} is out of order: {last} is applied already, and its folder says strict_order",
+            f"if no machine has it yet, give it an id after {last}; or take strict_order out of migrations.yaml",
         )
+    if last > id:
+        say(f"{id} goes on top of {last}, although it is older")
 
 
 def _check_shared(bundle: Bundle) -> None:
