@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -411,3 +412,75 @@ def test_what_tells_nothing_has_to_live_longer(tells: bool, begins: bool, second
     assert readiness.is_ready(up=True, told=True, tells=tells)
     assert readiness.is_ready(up=True, told=False, tells=tells) != tells
     assert not readiness.is_ready(up=False, told=True, tells=tells)
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [
+        ((), "20260101-001_made"),
+        (("20260101-007_x", "20251231-999_x"), "20260101-008_made"),
+        (("20260101-999_x",), "20260102-001_made"),
+        (("20260228-999_x", "20260101-999_x"), "20260301-001_made"),
+        (("20271231-998_x",), "20271231-999_made"),
+        (("20271231-999_x", "20999999-001_is_no_id", "metadata.json"), "20280101-001_made"),
+    ],
+)
+def test_the_next_id_is_free_and_one(taken: tuple[str, ...], expected: str) -> None:
+    """After 999 comes the next day; what is no id does not count."""
+    found = ids.next_id("made", taken, 1767225600)
+    assert found == expected
+    assert ids.valid_id(found)
+
+
+@pytest.mark.parametrize(("label", "taken"), [("x", ("99991231-999_x",)), ("///", ()), ("", ())])
+def test_where_there_is_no_next_id_it_is_said(label: str, taken: tuple[str, ...]) -> None:
+    """Instead of one that nothing could ever read again."""
+    with pytest.raises(FormatError, match="there is no id"):
+        ids.next_id(label, taken, 1767225600)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("20240230-001_x", "2024-02-30 is no date"),
+        ("20230229-001_x", "2023-02-29 is no date"),
+        ("00000101-001_x", "0000-01-01 is no date"),
+        ("20240206-1000_x", "1000 has not three digits"),
+        ("20240206-1_x", "1 has not three digits"),
+        ("20240206-001_Add", "its label"),
+        ("20240206-001_", "its label"),
+        ("20240206-001_x\n", "its label"),
+        ("2024-02-06_x", "YYYYMMDD-NNN_label"),
+        ("20240206-001_x", ""),
+    ],
+)
+def test_it_is_said_why_something_is_no_id(text: str, why: str) -> None:
+    """One function for folders, manifests and plans."""
+    assert why in ids.why_no_id(text)
+    assert bool(ids.why_no_id(text)) is bool(why)
+
+
+A, B, C, D = "20240101-001_a", "20240102-001_b", "20240103-001_c", "20240104-001_d"
+
+
+@pytest.mark.parametrize(
+    ("id", "stacks", "expected"),
+    [
+        (B, {1: (A,), 2: (A, B), 3: (A, B, C), 4: (A,)}, ((2, 3), (B, C))),
+        (C, {1: (A,), 2: (A, B), 3: (A, B, C), 4: (A,)}, ((3,), (C,))),
+        (A, {1: (A,), 2: (A, B), 3: (), 4: (D,)}, ((1, 2), (A, B))),
+        (B, {2: (A, B), 4: (D,)}, ((2,), (B,))),
+        (B, {4: (D,)}, ((), (B,))),
+        (A, {1: (A,), 2: (A, D), 3: (D,)}, ((1, 2), (A,))),
+    ],
+)
+def test_what_goes_with_a_layer(id: str, stacks: Any, expected: Any) -> None:
+    """The generations that have it, and what lies on it; nothing that is below it, or that a generation keeps."""
+    assert generation.going(id, stacks) == expected
+
+
+def test_content_is_the_plan_but_for_the_id() -> None:
+    """Two folders that differ in their names alone have one; what is in them, or what they need, makes it another."""
+    one = plan.Plan(A, members=(plan.Member("0755", "0" * 64, "install.sh"),))
+    words = [plan.content(plan.text(each)) for each in (one, one._replace(id=B), one._replace(depends=(C,)))]
+    assert words[0] == words[1] != words[2]

@@ -29,7 +29,7 @@ from pyinfra_testing.util import FakeState, create_host
 
 from pyinfra_overlaymig import operations
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.format.status import UNKNOWN, LockOwner, MigrationRecord, Runner, Status
+from pyinfra_overlaymig.format.status import UNKNOWN, Generation, LockOwner, MigrationRecord, Runner, Status
 from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.migration.bundle import pack, runner_archive
 from pyinfra_overlaymig.migration.folder import load
@@ -285,14 +285,18 @@ def test_refusals_are_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -
     make_migration(folder, two, f"description: x\ndepends: [{one}]\n")
     make_migration(folder, three, f"description: x\nconflicts: [{ID}]\n")
     newer = record(folder / one, id="20250101-001_newer")
-    local = record(folder / one, id="20260101-001_install_htop")
+    local = record(folder / one, id="20260101-001_install_htop", local=True)
+    strict = folder.with_name("strict")
+    make_migration(strict, ID)
+    (strict / "migrations.yaml").write_text("strict_order: true\n")
     holder = LockOwner("anna@desk", "192.0.2.1", 7, "x", "2026-11-23T14:00:00Z", "apply", one)
     cases = (
-        (replace(READY, migrations=(newer,)), ID, "out of order: 20250101-001_newer is applied already"),
+        (replace(READY, migrations=(newer,)), strict / ID, "out of order: 20250101-001_newer is applied already"),
+        (replace(READY, migrations=(local,)), strict / ID, None),
+        (replace(READY, migrations=(newer,)), ID, None),
         (READY, two, f"it depends on {one}, which is not applied here"),
         (replace(READY, migrations=(record(folder / ID),)), three, f"it conflicts with {ID}"),
         (replace(READY, lock=holder), ID, "anna@desk from 192.0.2.1 holds the lock since 2026-11-23T14:00:00Z"),
-        (replace(READY, migrations=(local,)), ID, None),
     )
     for status, id, reason in cases:
         caplog.clear()
@@ -303,7 +307,7 @@ def test_refusals_are_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A dependency that an earlier operation of the run applies is not missing; an id before it is out of order."""
+    """A dependency that an earlier operation of the run applies is not missing; an id before it goes on top."""
     later = "20240207-001_later"
     make_migration(folder, later, f"description: x\ndepends: [{ID}]\n")
     with caplog.at_level("INFO"):
@@ -313,7 +317,68 @@ def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCapt
         assert "will be refused" not in caplog.text
         make_migration(folder, "20240206-002_between")
         fleet.prepare(migration_applied, migration=folder / "20240206-002_between")
-    assert f"out of order: {later} is applied before it by this run" in caplog.text
+        assert "will be refused" not in caplog.text
+    assert f"it goes on top of {later}, although it is older: that one is applied before it by this run" in caplog.text
+
+
+def test_what_machine_and_folder_disagree_about_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rails' NO FILE: what is applied and has no folder any more, once; and what is applied under another name."""
+    here, renamed = (
+        record(folder / ID),
+        record(folder / ID, id="20240206-001_before", content=load(folder / ID).content),
+    )
+    gone = record(folder / ID, id="20240101-001_gone")
+    local = record(folder / ID, id="20240101-002_made_by_hand", local=True)
+    back = record(folder / ID, id="20240101-003_went_back", active=False)
+    make_migration(folder, "20240207-001_other", "description: x\ndepends: []\nstate: [/srv/x]\n")
+    fleet = Fleet(one=replace(READY, migrations=(gone, local, back, here)), two=replace(READY, migrations=(renamed,)))
+    with caplog.at_level("INFO"):
+        for id in (ID, "20240207-001_other"):
+            fleet.prepare(migration_applied, migration=id, folder=folder)
+        fleet.execute()
+    assert caplog.text.count(f"[@fake/one] applied here, and not in {folder}: {gone.id}\n") == 1
+    assert caplog.text.count(f"[@fake/two] applied here, and not in {folder}: {renamed.id}\n") == 1
+    assert caplog.text.count("is word for word what") == 1
+    assert "[@fake/two]   it is word for word what 20240206-001_before is" in caplog.text
+    assert "will be refused" not in caplog.text
+
+
+def rolled_back(folder: Path, ids: list[str], stack: list[str], **edited: Any) -> Status:
+    """A machine that had ``ids``, one after the other, and went back to ``stack``."""
+    stacks = [*(ids[:n] for n in range(1, len(ids) + 1)), stack]
+    return replace(
+        READY,
+        stack=tuple(stack),
+        generations=tuple(Generation(n, tuple(one)) for n, one in enumerate(stacks, 1)),
+        migrations=tuple(record(folder / id, active=id in stack, **edited.get(id, {})) for id in ids),
+    )
+
+
+def test_what_was_rolled_back_is_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A layer is used again; edited, or over another stack, its migration is applied anew, and what goes is named."""
+    ids = [ID, "20240207-001_two", "20240208-001_three"]
+    for id in ids[1:]:
+        make_migration(folder, id)
+    back = rolled_back(folder, ids, ids[:1])
+    edited = rolled_back(folder, ids, ids[:1], **{ids[1]: {"digest": "other"}})
+    fleet = Fleet(back=back, edit=edited, over=rolled_back(folder, ids, []))
+    fleet.responses("edit")["base64 -w 0 manifest"] = ["Zm9ybWF0IDEK", "IyEvYmluL3NoCmVjaG8gZWFybGllcgo="]
+    with caplog.at_level("INFO"):
+        for id in ids[1:]:
+            fleet.prepare(migration_applied, migration=id, folder=folder)
+    said = {name: [one.partition("] ")[2] for one in caplog.text.splitlines() if f"@fake/{name}]" in one]
+            for name in ("back", "edit", "over")}  # fmt: skip
+    used = "was applied before and rolled back: its layer is used again, no script runs"
+    assert said["back"] == [f"{id}: {used}" for id in ids[1:]]
+    anew = f"{ids[1]}: was applied before and rolled back, and"
+    goes = ["  once that is done, its old layer goes for good, and generation 2, 3",
+            f"  with it goes what was applied over it: {ids[2]}"]  # fmt: skip
+    assert said["edit"][:3] == [f"{anew} edited since: it is applied anew", *goes]
+    assert "    +echo installing" in said["edit"]
+    assert said["over"][:3] == [f"{anew} another stack is below it now: it is applied anew", *goes]
+    # The layer of the third goes with that of the second: it is applied as if it never had been.
+    assert not [line for line in said["edit"][3:] + said["over"][3:] if line.startswith(f"{ids[2]}: was")]
+    assert "will be refused" not in caplog.text
 
 
 def test_an_edited_migration_shows_the_diff(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,23 +11,23 @@ import pytest
 from pyinfra_overlaymig.runner import fallback, recovery, rollback
 from pyinfra_overlaymig.runner.recovery import Facts, Fate
 
-ALL = [Facts(*facts) for facts in product((False, True), repeat=5)]
+ALL = [Facts(*facts) for facts in product((False, True), repeat=6)]
 
 
 @pytest.mark.parametrize("facts", ALL, ids=str)
 def test_every_stage_has_one_fate(facts: Facts) -> None:
     """Evidence is kept; what is applied stands; only what is past its commit is finished, and only if nobody is
-    awaited.
+    awaited. What the record of an edition before says is not said of this one.
     """
     if facts.failed:
         expected = Fate.KEEP
-    elif facts.applied:
+    elif facts.applied and not facts.former:
         expected = Fate.TIDY
     elif facts.in_stack and facts.confirm:
         expected = Fate.TAKE_BACK
     elif facts.in_stack:
         expected = Fate.FINISH
-    elif facts.record:
+    elif facts.record and not facts.former:
         expected = Fate.GO_ON_TAKING_BACK
     else:
         expected = Fate.UNDO
@@ -44,9 +44,11 @@ def test_no_fate_throws_away_what_is_current() -> None:
 def test_recovering_twice_changes_nothing_more() -> None:
     """Each fate leads to facts whose own fate is to be left alone: power may go in the recovery as well."""
     after = {
-        Fate.TAKE_BACK: Facts(failed=True, applied=False, in_stack=False, confirm=True, record=False),
-        Fate.UNDO: Facts(failed=True, applied=False, in_stack=False, confirm=False, record=False),
-        Fate.GO_ON_TAKING_BACK: Facts(failed=True, applied=False, in_stack=False, confirm=False, record=False),
+        Fate.TAKE_BACK: Facts(failed=True, applied=False, in_stack=False, confirm=True, record=False, former=False),
+        Fate.UNDO: Facts(failed=True, applied=False, in_stack=False, confirm=False, record=False, former=False),
+        Fate.GO_ON_TAKING_BACK: Facts(
+            failed=True, applied=False, in_stack=False, confirm=False, record=False, former=False
+        ),
     }
     assert {recovery.fate(facts) for facts in after.values()} == {Fate.KEEP}
 

@@ -10,6 +10,7 @@ from pyinfra_overlaymig.format.ids import valid_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Final
 
 
@@ -23,6 +24,24 @@ class Generation(NamedTuple):
     base: str
     instead_of: int | None
     layers: tuple[str, ...]
+
+
+class Going(NamedTuple):
+    """What goes with a layer: the generations that have it, and the layers that mean something only over it."""
+
+    generations: tuple[int, ...]
+    layers: tuple[str, ...]
+
+
+def going(id: str, stacks: Mapping[int, tuple[str, ...]]) -> Going:
+    """What goes with the layer ``id``, which is among it, where generations have these ``stacks``.
+
+    A layer is over one stack alone: what lies on it in one generation does so in all.
+    """
+    those = {n: stack for n, stack in stacks.items() if id in stack}
+    kept = {layer for n, stack in stacks.items() if n not in those for layer in stack}
+    above = {layer for stack in those.values() for layer in stack[stack.index(id) :]}
+    return Going(tuple(sorted(those)), tuple(sorted({id} | (above - kept))))
 
 
 UNREADABLE: Final = Generation("", "", None, ())

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Collection, Iterator
 
 from pyinfra_overlaymig.facts.migration import Trace
-from pyinfra_overlaymig.format.ids import label
 from pyinfra_overlaymig.format.octal import escape_text, unescape_text
 from pyinfra_overlaymig.format.status import LockOwner, Status
 from pyinfra_overlaymig.migration.model import Migration, Service
+from pyinfra_overlaymig.migration.settings import SETTINGS
 
 FILES = "files"
 
@@ -70,10 +70,39 @@ def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iter
     for name in wanted.stop:
         if name not in supervised and not coming:
             yield f"it stops the service {name}, which is not here", "correct its name, or take it out of `stop`"
-    newest = max((id for id in before if not _made_by_install(id)), default="")
-    if newest > wanted.id:
-        when = "is applied already" if newest in active else "is applied before it by this run"
-        yield f"it is out of order: {newest} {when}", f"if no machine has it yet, give it an id after {newest}"
+    newest = _newest(status, before)
+    if wanted.strict_order and newest > wanted.id:
+        yield (
+            f"it is out of order: {newest} {_when(newest, active)}, and its folder says strict_order",
+            f"if no machine has it yet, give it an id after {newest}; or take strict_order out of {SETTINGS}",
+        )
+
+
+def remarks(wanted: Migration, status: Status, coming: Collection[str]) -> Iterator[str]:
+    """What is no reason to refuse it, and yet may not be what was meant."""
+    active = {one.id for one in status.migrations if one.active}
+    newest = _newest(status, active.union(coming))
+    if newest > wanted.id and not wanted.strict_order:
+        yield f"it goes on top of {newest}, although it is older: that one {_when(newest, active)}"
+    for one in status.migrations:
+        if one.active and one.id != wanted.id and one.content == wanted.content:
+            yield f"it is word for word what {one.id} is, which is applied here (generation {one.generation})"
+            yield f"  if its folder was renamed, call it {one.id} again; as it is, it runs a second time"
+
+
+def missing(known: Collection[str], status: Status) -> tuple[str, ...]:
+    """The migrations that are applied here and that a folder, which has the ids ``known``, has not."""
+    return tuple(one.id for one in status.migrations if one.active and not one.local and one.id not in known)
+
+
+def _newest(status: Status, ids: Collection[str]) -> str:
+    """Made on the machine itself, by `install` or `drift adopt`, is in nobody's order."""
+    local = {one.id for one in status.migrations if one.local}
+    return max((id for id in ids if id not in local), default="")
+
+
+def _when(id: str, active: Collection[str]) -> str:
+    return "is applied already" if id in active else "is applied before it by this run"
 
 
 def edit(wanted: Migration, applied: Trace) -> Iterator[str]:
@@ -112,11 +141,6 @@ def _files(wanted: Migration) -> Iterator[str]:
 def _locked(lock: LockOwner) -> str:
     doing = f"{lock.verb} {lock.id}".strip() or "something"
     return f"{lock.who or 'somebody'} from {lock.source or 'nowhere'} holds the lock since {lock.since} ({doing})"
-
-
-def _made_by_install(id: str) -> bool:
-    """Made on the machine itself, by `install` or `drift adopt`: the runner leaves it out of the order."""
-    return label(id).startswith(("install_", "adopt_"))
 
 
 def _diff(what: str, applied: list[str], edited: list[str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,7 @@ class Memory:
     _read_while_executing: bool = False
     _shown: set[str] = field(default_factory=set)
     _coming: list[str] = field(default_factory=list)
+    _gone: set[str] = field(default_factory=set)
 
     @property
     def _executing(self) -> bool:
@@ -74,10 +75,20 @@ class Memory:
             self.made[what] = make()
         return self.made[what]
 
+    @property
+    def gone(self) -> frozenset[str]:
+        """The migrations whose layers are gone by then: this run applies something anew that they are over."""
+        return frozenset() if self._executing else frozenset(self._gone)
+
     def will_come(self, id: str) -> None:
         """Remember that this run applies the migration ``id`` to this host."""
         if not self._executing:
             self._coming.append(id)
+
+    def will_go(self, ids: Iterable[str]) -> None:
+        """Remember that the layers of these go."""
+        if not self._executing:
+            self._gone.update(ids)
 
 
 @dataclass

@@ -17,7 +17,9 @@ from pyinfra_overlaymig.facts import MigrationTrace
 from pyinfra_overlaymig.format.paths import PROGRAM, STAGING
 from pyinfra_overlaymig.format.status import MigrationRecord, Status
 from pyinfra_overlaymig.migration.bundle import packed
+from pyinfra_overlaymig.migration.folder import ids_in
 from pyinfra_overlaymig.migration.model import Migration
+from pyinfra_overlaymig.operations._again import again, in_words
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
 from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
@@ -27,13 +29,13 @@ from pyinfra_overlaymig.operations._command import (
     transaction,
 )
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
-from pyinfra_overlaymig.operations._in_words import contents, edit, refusals, warnings
+from pyinfra_overlaymig.operations._in_words import contents, edit, missing, refusals, remarks, warnings
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._upload import Upload
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-_UNDO = "undo the edit, and put the change into a new migration"
+_UNDO = "undo the edit, and put the change into a new migration; or roll it back first"
 
 
 def _checked_first(applied: T) -> T:
@@ -95,6 +97,7 @@ def migration_applied(
     if not status.known:
         yield status_unknown(host)
         return
+    _tell_missing(wanted.folder.parent, status)
     record = status.migration(wanted.id)
     if record and record.digest == wanted.digest and record.active and record.status == "applied":
         host.noop(f"{wanted.id} is applied (generation {record.generation})")
@@ -129,11 +132,15 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None,
         if one.id == wanted.id:
             host.log(f"{wanted.id}: the last attempt, at {one.failed_at}, was taken back ({_why(one.why)})")
             host.log(f"  its log is on the machine: {STAGING}/{one.id}/log")
+    if _announce_again(wanted, status, record):
+        return
     first = memory().shown_for(wanted.digest)
     for line in [f"{wanted.id}: the same plan as {first}"] if first else contents(wanted):
         host.log(line)
     for warning in () if first else warnings(wanted):
         host.log_styled(warning, fg="yellow", log_func=logger.warning)
+    for line in remarks(wanted, status, memory().coming):
+        host.log(f"  {line}")
     # Who waits is not refused for the lock.
     for why, remedy in refusals(wanted, replace(status, lock=None) if wait else status, memory().coming):
         host.log(f"  will be refused: {why}")
@@ -145,9 +152,27 @@ def _under_way(wanted: Migration, status: Status) -> bool:
     return status.lock is not None and (status.lock.verb, status.lock.id) == ("apply", wanted.id)
 
 
+def _announce_again(wanted: Migration, status: Status, record: MigrationRecord | None) -> bool:
+    """What becomes of what it was, where it was applied before; whether there is no more to say."""
+    found = again(wanted, status, memory().coming, memory().gone)
+    if found is None:
+        return False
+    for line in in_words(wanted.id, found):
+        host.log(line)
+    if not found.used:
+        memory().will_go(found.goes.layers)
+    if found.edited and record:
+        _show_edit(wanted, record)
+    return found.used
+
+
 def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
     host.log(f"{wanted.id}: will be refused: {_was_edited(record)}")
     host.log(f"  hint: {_UNDO}")
+    _show_edit(wanted, record)
+
+
+def _show_edit(wanted: Migration, record: MigrationRecord) -> None:
     first = memory().shown_for(f"{wanted.digest} {record.digest}")
     if first:
         host.log(f"  the same edit as on {first}")
@@ -155,6 +180,15 @@ def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
     trace = host.get_fact(MigrationTrace, id=wanted.id)
     for line in edit(wanted, trace) if trace else ["  (what was applied is not recorded on the machine)"]:
         host.log(line)
+
+
+def _tell_missing(folder: Path, status: Status) -> None:
+    """What is applied here and has no folder any more; once for each host and folder."""
+    if memory().shown_already(f"folder {folder}"):
+        return
+    if lacking := missing(ids_in(folder), status):
+        host.log(f"applied here, and not in {folder}: {', '.join(lacking)}")
+        host.log("  gone or renamed? they stay applied; what is in another folder is no trouble")
 
 
 def _why(word: str) -> str:

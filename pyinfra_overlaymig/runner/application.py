@@ -10,6 +10,7 @@ from pyinfra_overlaymig.format.paths import MIGRATIONS, ROLLBACK, STAGING
 from pyinfra_overlaymig.runner import (
     confirm,
     files,
+    former,
     lock,
     package_manager,
     preflight,
@@ -37,9 +38,12 @@ def apply(bundle: Bundle, seconds: int | None, *, wait: bool = False) -> int:
     if _is_applied(bundle):
         say(f"{id} is applied already")
         return 0
-    if store.is_applied(id):
+    again = store.is_applied(id)
+    if again and _is_kept(bundle):
         return _forward(id, seconds)
     preflight.check(bundle)
+    if again:
+        _note_former(bundle)
     stage = f"{STAGING}/{id}"
     files.drop(stage)
     os.rename(bundle.directory, stage)
@@ -48,20 +52,45 @@ def apply(bundle: Bundle, seconds: int | None, *, wait: bool = False) -> int:
 
 
 def _is_applied(bundle: Bundle) -> bool:
-    """Whether just this is applied and part of the current generation; leaves with 3 when another version of it was
-    applied, ever.
-    """
+    """Whether just this is applied and part of the current generation; leaves with 3 when another edition of it is."""
     id = bundle.plan.id
     record = store.record(id)
-    if record is None or not store.is_applied(id):
+    if record is None or not store.is_applied(id) or not store.has(id):
         return False
     if record.digest == seal.digest(bundle.plan):
-        return store.has(id)
+        return True
     for old, new, name in (("install_script.sh", "install.sh", ""), ("manifest", "plan", " plan")):
         _show_difference(
             f"{MIGRATIONS}/{id}/{old}", f"{bundle.directory}/{new}", f"{id} (applied{name})", f"{id} (new{name})"
         )
-    raise refused(f"{id} was edited after it was applied", "undo the edit, and put the change into a new migration")
+    raise refused(
+        f"{id} was edited after it was applied",
+        "undo the edit, and put the change into a new migration; or roll it back first",
+    )
+
+
+def _is_kept(bundle: Bundle) -> bool:
+    """Whether its layer, which was rolled back, is just what it would become here."""
+    record = store.record(bundle.plan.id)
+    return record is not None and record.digest == seal.digest(bundle.plan) and record.below == seal.below()
+
+
+def _note_former(bundle: Bundle) -> None:
+    """It was rolled back, and is not what it was, or not where it was: it is applied anew, and what it was goes then.
+
+    What forbids that one of these goes, as a pin would, is to be refused here: nothing has been touched yet.
+    """
+    id, record = bundle.plan.id, store.record(bundle.plan.id)
+    edited = record is not None and record.digest != seal.digest(bundle.plan)
+    say(f"{id} was applied before, {'and edited since' if edited else 'over another stack'}: it is applied anew")
+    found = former.going(id)
+    over = [layer for layer in found.layers if layer != id]
+    say(
+        f"when that is done, its layer goes for good, and generation {', '.join(map(str, found.generations)) or 'none'}"
+    )
+    if over:
+        say(f"with it goes what was applied over it: {', '.join(over)}")
+    former.note(bundle.directory, found)
 
 
 def _show_difference(old: str, new: str, was: str, now: str) -> None:
@@ -74,12 +103,6 @@ def _show_difference(old: str, new: str, was: str, now: str) -> None:
 
 def _forward(id: str, seconds: int | None) -> int:
     """A migration that was applied and rolled back: its layer is put on the stack again, no script runs."""
-    record = store.record(id)
-    if record is None or record.below != seal.below():
-        raise refused(
-            f"the layer of {id} was made over another stack than the current one",
-            "system-migrate rollback to a generation that has it, or put the change into a new migration",
-        )
     say(f"{id} was applied before: its layer is used again")
     stack = (*store.stack(), id)
     snapshots.check_room(stack)

@@ -52,6 +52,8 @@ def keep(id: str, code: int | str) -> None:
     """
     shrink(id)
     files.write_file(f"{STAGING}/{id}/failed", f"failed_at {now()}\nexit {code}\n")
+    # Not before: what it was to take the place of is back, and would be taken for its own.
+    files.drop(f"{STAGING}/{id}/former")
     for old in ids()[_KEPT:]:
         drop(old)
 

@@ -15,7 +15,7 @@ from pyinfra_overlaymig.runner import (
     drift,
     evidence,
     files,
-    leftovers,
+    former,
     metadata,
     owners,
     reserve,
@@ -76,6 +76,7 @@ def tidy(id: str) -> None:
     """What an applied migration leaves over. While the stage is there, recover knows that there is something left to
     do.
     """
+    former.let_go(id)
     metadata.write()
     state.keep(f"{STAGING}/{id}", id)
     evidence.discard(id)
@@ -142,8 +143,8 @@ def revert(id: str, generation: int, *, live: bool) -> bool:
     whole = not live or services_follow.follow(journal, (id,), back=True)
     if not whole:
         warn("services of the generation before do not get ready")
-    if os.path.isdir(f"{LAYERS}/{id}"):
+    if os.path.isdir(f"{LAYERS}/{id}") and not former.has_layer(id):
         os.rename(f"{LAYERS}/{id}", f"{journal}/upper")
-    leftovers.give_up(f"{MIGRATIONS}/{id}")
+    former.bring_back(id)
     metadata.write()
     return whole

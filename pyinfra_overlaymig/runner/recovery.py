@@ -16,6 +16,7 @@ from pyinfra_overlaymig.runner import (
     evidence,
     files,
     finish,
+    former,
     leftovers,
     metadata,
     rollback,
@@ -36,13 +37,14 @@ _SHOWN = 20
 
 
 class Facts(NamedTuple):
-    """What is on disk of one stage."""
+    """What is on disk of one stage. ``former``: the record is that of an edition before, whose place it was to take."""
 
     failed: bool
     applied: bool
     in_stack: bool
     confirm: bool
     record: bool
+    former: bool
 
 
 class Fate(Enum):
@@ -66,11 +68,11 @@ def fate(facts: Facts) -> Fate:
     """What becomes of a stage that an interruption left."""
     if facts.failed:
         return Fate.KEEP
-    if facts.applied:
+    if facts.applied and not facts.former:
         return Fate.TIDY
     if facts.in_stack:
         return Fate.TAKE_BACK if facts.confirm else Fate.FINISH
-    return Fate.GO_ON_TAKING_BACK if facts.record else Fate.UNDO
+    return Fate.GO_ON_TAKING_BACK if facts.record and not facts.former else Fate.UNDO
 
 
 def recover(*, live: bool, going_back: bool = False) -> None:
@@ -111,11 +113,13 @@ def _facts(id: str) -> Facts:
         in_stack=store.has(id),
         confirm=confirm.asked(f"{STAGING}/{id}"),
         record=os.path.isdir(f"{MIGRATIONS}/{id}"),
+        former=former.has_record(id),
     )
 
 
 def _carry_out(what: Fate, id: str, *, live: bool) -> None:
     if what is Fate.TIDY:
+        former.let_go(id)
         metadata.write()
         evidence.discard(id)
     elif what is Fate.TAKE_BACK:
@@ -136,7 +140,7 @@ def _carry_out(what: Fate, id: str, *, live: bool) -> None:
 
 def _undo(id: str, *, live: bool) -> None:
     """A layer that was sealed goes, and what it was stays as evidence."""
-    leftovers.give_up(f"{LAYERS}/{id}")
+    former.bring_back(id)
     evidence.shrink(id)
     if live:
         supervision.resume(f"{STAGING}/{id}")

@@ -9,7 +9,7 @@ from pyinfra_overlaymig.format import audit as audit_format
 from pyinfra_overlaymig.format import octal, record
 from pyinfra_overlaymig.format import plan as plan_format
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, SYSTEM
-from pyinfra_overlaymig.runner import base, copies, files, leftovers, linux, store, trees
+from pyinfra_overlaymig.runner import base, copies, files, former, leftovers, linux, store, trees
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.say import unable
 
@@ -36,6 +36,7 @@ def below() -> str:
 def seal(stage: Stage, generation: int) -> None:
     """The stage's upper becomes the layer, its records the migration's folder. Can be done again."""
     id = stage.id
+    former.set_aside(id)
     # A sealed layer is never written again, whatever made another one of its name.
     if store.is_applied(id):
         raise unable(f"{id} is sealed already", "give the migration another id")

@@ -106,6 +106,12 @@ def write_generation(n: int, layers: tuple[str, ...], instead_of: int | None = N
     files.write_file(f"{GENERATIONS}/{n}", generations_format.text(one))
 
 
+def forget_generation(n: int) -> None:
+    """Takes the record of generation ``n`` away: a layer that it has goes."""
+    _generations.pop(n, None)
+    files.drop(f"{GENERATIONS}/{n}")
+
+
 def set_current(n: int) -> None:
     """The commit point: makes ``n`` current by one rename, and that rename durable."""
     if n == 0:

@@ -16,6 +16,7 @@ from pyinfra_overlaymig.runner import (
     drift,
     files,
     finish,
+    former,
     linux,
     package_manager,
     packages,

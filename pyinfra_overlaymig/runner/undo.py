@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS
-from pyinfra_overlaymig.runner import as_before, evidence, finish, leftovers, snapshots, store, supervision
+from pyinfra_overlaymig.runner import as_before, evidence, finish, former, snapshots, store, supervision
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.phases import Phase
 from pyinfra_overlaymig.runner.say import attempt, say, warn, write
@@ -43,8 +42,8 @@ def _take_back(one: Transaction) -> int:
         warn(f"reverting to generation {one.before}")
         return 9 if attempt(lambda: _revert(one)) else 20
     audit.trace(one.directory, one.session)
-    if one.phase is Phase.COMMIT:
-        leftovers.give_up(f"{LAYERS}/{one.id}", f"{MIGRATIONS}/{one.id}")
+    if one.phase is Phase.COMMIT and not attempt(lambda: former.bring_back(one.id)):
+        return 20
     evidence.shrink(one.id)
     supervision.resume(one.directory)
     return {Phase.REFUSED: 3, Phase.NOTHING: 0}.get(one.phase, 9)
