@@ -371,13 +371,15 @@ def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "deploys", "services"),
-    [("lab-2", ["build_tools", "redis", "nginx"], {"redis", "nginx"}),
+    [("lab-2", ["redis", "build_tools", "nginx", "postgres"], {"postgresql", "redis", "nginx"}),
      ("lab-3", ["worker"], {"postgresql", "redis", "worker"})],
 )  # fmt: skip
 def test_each_deploy_brings_what_it_names(
     deployed: lab.Lab, tmp_path: Path, name: str, deploys: list[str], services: set[str]
 ) -> None:
-    """On a machine without history: each one, with all that it depends on, in the order of their ids; and once."""
+    """On a machine without history: each one, with all that it depends on, in the order of their ids; and once. A
+    machine that gets another role, whose migrations are older, has them on top.
+    """
     rig = Rig(deployed, name, tmp_path)
     rig.sh("for i in 1 2 3; do ! rm -rf /data/system /data/state || exit 0; sleep 0.5; done; exit 1")
     lab.restart(deployed, name)
@@ -388,3 +390,5 @@ def test_each_deploy_brings_what_it_names(
     machine = seen_from_outside(deployed, name)
     assert {one.name for one in machine.status.services if one.ready} == {"sshd", *services}
     assert machine.status.troubles == ()
+    late = {STACK[1]: STACK[2], POSTGRES: STACK[3]} if name == "lab-2" else {}
+    assert machine.status.late == late

@@ -60,7 +60,11 @@ def test_where_it_fails_everything_is_as_it_was(back: Rig) -> None:
         assert result.code == 9, result.text
         assert history(back) == was
         assert {line for line in back.tree() ^ before if not line.isdigit()} == set()
-    assert back.sh("find /data/system/staging -name former") == ""
+    bundle = back.migration(TWO, "echo edited >/etc/two", state=["/var/lib/two"])
+    back.run(RUNNER, "apply", "--confirm", "1", "-", stdin=bundle)
+    back.sh("flock -s -w 60 /data/system/lock/flock true")
+    assert history(back) == was
+    assert back.sh("test ! -e /etc/two; find /data/system/staging -name former") == ""
     assert back.run(RUNNER, "rollback", "3").code == 0
     assert back.sh("cat /etc/two /etc/three /var/lib/two/s") == "two\ntwo\ns\n"
 

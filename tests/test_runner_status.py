@@ -102,7 +102,10 @@ def test_no_record_is_read_that_did_not_change(
         file.write("service web\n")
     reads.clear()
     changed = metadata.read()
-    assert sorted(reads) == [f"{ids[7]}/applied", f"{ids[7]}/record", "migrations/metadata.json"]
+    assert sorted(reads) == [
+        *(f"{ids[7]}/{name}" for name in ("applied", "manifest", "record")),
+        "migrations/metadata.json",
+    ]
     assert changed.migrations[7]["services"] == ["web"]
     assert changed.generations == before.generations
 

@@ -99,7 +99,9 @@ class Migrations(ShortFactBase[dict[str, MigrationRecord] | None]):
                 "files": 1842,
                 "audit": "on",
                 "lost": 0,
-                "unexplained": 0
+                "unexplained": 0,
+                "local": false,
+                "content": "9f3c…"
             }
         }
     """

@@ -21,6 +21,7 @@ from tests.crash.scenarios import (
     UNTOUCHED,
     Scenario,
     apply,
+    apply_edited,
     boot,
     recover,
     rollback,
@@ -35,6 +36,7 @@ STARTS = (
     ("two", rollback_with_state, "restored"),
     ("two", rollback, "back"),
     ("back", apply, "again"),
+    ("back", apply_edited, "edited"),
 )
 ALL = tuple(name for _, _, name in STARTS)
 

@@ -114,6 +114,12 @@ def leftovers(data: Path, pid: int) -> list[str]:
         {path.name for path in (system / name).iterdir() if path.is_dir()} for name in ("layers", "migrations")
     )
     found += [f"layer without a record, or the other way round: {name}" for name in layers ^ records]
+    found += [
+        f"generation {path.name} lacks a layer, or has one that is not its own: {word}"
+        for path in (system / "generations").iterdir()
+        if path.name.isdigit()
+        for word in _unlike(system, path)
+    ]
     live = int((system / "upper/live").readlink().name)
     found += [
         str(path) for path in (system / "upper").glob("[0-9]*") if int(path.name) not in range(live - 2, live + 1)
@@ -124,6 +130,26 @@ def leftovers(data: Path, pid: int) -> list[str]:
         if Path(f"/proc/{pid}/root{path}").exists()
     ]
     return found + lock(data)
+
+
+def _unlike(system: Path, generation: Path) -> Iterator[str]:
+    """Of a generation that can be gone back to, the layers that are over another stack, or another edition's."""
+    stack = [line.removeprefix("layer ") for line in generation.read_text().splitlines() if line.startswith("layer ")]
+    # One that was taken back is recorded, and lacks its layer.
+    if not all((system / "layers" / id).is_dir() for id in stack):
+        return
+    above: list[str] = []
+    for id in stack:
+        record = dict(
+            line.partition(" ")[::2] for line in (system / "migrations" / id / "record").read_text().splitlines()
+        )
+        if record["below"] != hashlib.sha256("".join(f"{one}\n" for one in above).encode()).hexdigest():
+            yield f"{id} is over another stack"
+        edited = b"echo edited >/etc/two" in (system / "migrations" / id / "install_script.sh").read_bytes()
+        two = system / "layers" / id / "etc/two"
+        if two.exists() and (two.read_text() == "edited\n") is not edited:
+            yield f"{id} has the layer of another edition"
+        above.append(id)
 
 
 def lock(data: Path) -> list[str]:

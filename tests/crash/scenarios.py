@@ -38,6 +38,11 @@ mkdir -p /var/lib/two; echo s >/var/lib/two/s
 mkdir -p /opt/v2/data; ln -sfn v2 /opt/cur; echo more >/opt/v1/data/more
 echo outer >/srv/pg/outer; mv /srv/pg/15 /srv/pg/16
 """
+EDITED = f"""
+cd /var/lib/app; rm -rf new new.twin dir deep; echo gone >gone; cd /
+{TWO}
+echo edited >/etc/two; echo edited >/var/lib/two/s
+"""
 TWO_MANIFEST: dict[str, Any] = {
     "state": ["/var/lib/app", "/var/lib/two", "/srv/pg"],
     "stop": ["paused"],
@@ -56,6 +61,11 @@ def apply(victim: Victim, strike: Strike) -> Done:
 
 def apply_ill(victim: Victim, strike: Strike) -> Done:
     bundle = victim.migration("20250102-002_ill", TWO, verify="exit 1", **TWO_MANIFEST)
+    return victim.attempt("apply", "-", strike=strike, stdin=bundle)
+
+
+def apply_edited(victim: Victim, strike: Strike) -> Done:
+    bundle = victim.migration("20250102-001_two", EDITED, verify="test -e /etc/two", **TWO_MANIFEST)
     return victim.attempt("apply", "-", strike=strike, stdin=bundle)
 
 
@@ -100,6 +110,7 @@ SCENARIOS = {
     "apply": Scenario("one", apply, 100, ("one", "two")),
     "apply, unhealthy": Scenario("one", apply_ill, 150, ("one",)),
     "apply of a sealed layer": Scenario("back", apply, 50, ("back", "again")),
+    "apply of an edited one": Scenario("back", apply_edited, 100, ("back", "edited")),
     "rollback": Scenario("two", rollback, 30, ("two", "back")),
     "rollback with state": Scenario("two", rollback_with_state, 40, ("two", "restored")),
     "recover before the commit": Scenario("one", recover, 10, ("one",), (apply, SEALING), KILLED),
@@ -109,6 +120,7 @@ SCENARIOS = {
     "boot": Scenario("two", boot, 40, ("two",)),
     "boot before the commit": Scenario("one", boot, 40, ("one",), (apply, SEALING)),
     "boot after the commit": Scenario("one", boot, 60, ("one", "two"), (apply, COMMITTED)),
+    "boot after the commit of an edited one": Scenario("back", boot, 60, ("back", "edited"), (apply_edited, COMMITTED)),
     "boot in a revert": Scenario("one", boot, 40, ("one",), (apply_ill, TAKING_BACK)),
     "boot after a rollback": Scenario("two", boot, 40, ("two", "back"), (rollback, COMMITTED)),
 }
