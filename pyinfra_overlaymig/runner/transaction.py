@@ -16,7 +16,6 @@ from pyinfra_overlaymig.runner import (
     drift,
     files,
     finish,
-    former,
     linux,
     package_manager,
     packages,
