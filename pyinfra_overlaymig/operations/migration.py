@@ -134,17 +134,21 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None,
             host.log(f"  its log is on the machine: {STAGING}/{one.id}/log")
     if _announce_again(wanted, status, record):
         return
-    first = memory().shown_for(wanted.digest)
-    for line in [f"{wanted.id}: the same plan as {first}"] if first else contents(wanted):
-        host.log(line)
-    for warning in () if first else warnings(wanted):
-        host.log_styled(warning, fg="yellow", log_func=logger.warning)
+    _announce_plan(wanted)
     for line in remarks(wanted, status, memory().coming):
         host.log(f"  {line}")
     # Who waits is not refused for the lock.
     for why, remedy in refusals(wanted, replace(status, lock=None) if wait else status, memory().coming):
         host.log(f"  will be refused: {why}")
         host.log(f"  hint: {remedy}")
+
+
+def _announce_plan(wanted: Migration) -> None:
+    first = memory().shown_for(wanted.digest)
+    for line in [f"{wanted.id}: the same plan as {first}"] if first else contents(wanted):
+        host.log(line)
+    for warning in () if first else warnings(wanted):
+        host.log_styled(warning, fg="yellow", log_func=logger.warning)
 
 
 def _under_way(wanted: Migration, status: Status) -> bool:
