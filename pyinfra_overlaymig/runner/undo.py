@@ -41,7 +41,8 @@ def _take_back(one: Transaction) -> int:
         # The rename decides: was it reached, the migration is current and has to be taken back.
         warn(f"reverting to generation {one.before}")
         return 9 if attempt(lambda: _revert(one)) else 20
-    audit.trace(one.directory, one.session)
+    # On a full disk it may not even be concluded, and services stand still meanwhile.
+    attempt(lambda: audit.trace(one.directory, one.session))
     if one.phase is Phase.COMMIT and not attempt(lambda: former.bring_back(one.id)):
         return 20
     evidence.shrink(one.id)

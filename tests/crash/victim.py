@@ -92,7 +92,7 @@ class Victim(Rig):
             return False
         try:
             first = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         # Twice: a list of children that is read while one of them forks or ends can lack another one.
         return first == b"s6-svscan" and not any(
