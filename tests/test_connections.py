@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -16,70 +17,90 @@ from tests.test_end_to_end import TOP, deploy_of, ended, pyinfra
 PROGRAM = Path(sys.executable).with_name("pyinfra")
 
 
+LISTEN = "import socket; one = socket.create_server(('127.0.0.1', 9)); one.accept()"
+LIMIT = ("--limit", "lab-1", "--limit", "lab-2")
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [PROGRAM, "-y", "inventories/lab.py", *arguments], cwd=TOP,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def read_until(operator: subprocess.Popen[str], *lines: str) -> str:
+    """What it says until it has said each of ``lines``."""
+    assert operator.stderr
+    said = ""
+    for line in operator.stderr:
+        said += line
+        if all(one in said for one in lines):
+            break
+    return said
+
+
 def killed_at(line: str, *arguments: str) -> None:
-    """Run pyinfra until each of lab-1 and lab-2 has said ``line``, and kill it then."""
-    with subprocess.Popen(
-        [PROGRAM, "-y", "--limit", "lab-1", "--limit", "lab-2", "inventories/lab.py", *arguments],
-        cwd=TOP, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ) as operator:  # fmt: skip
-        assert operator.stderr
-        waited_for = {f"[lab-{number}] ==> {line}" for number in (1, 2)}
-        for said in operator.stderr:
-            waited_for = {one for one in waited_for if one not in said}
-            if not waited_for:
-                break
+    """Run pyinfra until lab-1 and lab-2 have said ``line``, and kill it then."""
+    with started(*LIMIT, *arguments) as operator:
+        read_until(operator, f"[lab-1] {line}", f"[lab-2] {line}")
         operator.kill()
+
+
+def waiting(fleet: lab.Lab, folder: Path) -> list[str]:
+    """Who of lab-1 and lab-2 awaits a confirmation: the first to wait may have got it yet before the kill."""
+    rigs = [Rig(fleet, name, folder) for name in ("lab-1", "lab-2")]
+    found = [rig.name for rig in rigs if (lock := rig.status().lock) and lock.awaits]
+    assert found
+    return found
 
 
 def test_the_run_after_one_that_was_killed_confirms(fleet: lab.Lab, tmp_path: Path) -> None:
     """Machines that wait for a new connection get it from the next run, of a migration as of a rollback."""
     name = "20250101-001_left"
     deploy = deploy_of(tmp_path, name, "echo yes >/etc/left")
-    limit = ("--limit", "lab-1", "--limit", "lab-2")
-    killed_at("waiting up to", deploy)
-    foreseen = pyinfra("--dry", *limit, deploy)
+    killed_at("==> waiting up to", deploy)
+    left = waiting(fleet, tmp_path)
+    foreseen = pyinfra("--dry", *LIMIT, deploy)
     assert foreseen.returncode == 0, foreseen.stderr
     assert "will be refused" not in foreseen.stderr
-    again = pyinfra("-y", *limit, deploy)
+    again = pyinfra("-y", *LIMIT, deploy)
     assert again.returncode == 0, again.stderr
     for said in (foreseen.stderr, again.stderr):
-        assert len(re.findall(rf"\[lab-[12]\] {name}, by \S+ since \S+, awaits a new connection", said)) == 2
+        awaited = re.findall(rf"\[(lab-.)\] {name}, by \S+ since \S+, awaits a new connection", said)
+        assert sorted(awaited) == left
+    assert sorted(re.findall(r"\[(lab-.)\] ==> confirmed: generation 1 is running", again.stderr)) == left
     rigs = [Rig(fleet, f"lab-{number}", tmp_path) for number in (1, 2)]
-    for rig in rigs:
-        assert f"[{rig.name}] ==> confirmed: generation 1 is running" in again.stderr
-        assert rig.status().migrations[0].status == "applied"
-    assert pyinfra("-y", *limit, deploy).stderr.count("No changes") == 4
+    assert [rig.status().migrations[0].status for rig in rigs] == ["applied", "applied"]
     to_base = ("--data", "generation=0", "deploys/rollback.py")
-    killed_at("waiting up to", *to_base)
-    again = pyinfra("-y", *limit, *to_base)
+    killed_at("==> waiting up to", *to_base)
+    left = waiting(fleet, tmp_path)
+    again = pyinfra("-y", *LIMIT, *to_base)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("confirmed: generation 2 is running") == 2
+    assert again.stderr.count("confirmed: generation 2 is running") == len(left)
     assert [rig.status().stack for rig in rigs] == [(), ()]
 
 
 def test_what_awaits_is_confirmed_by_a_run_of_something_else(fleet: lab.Lab, tmp_path: Path) -> None:
     """A new connection is a new connection; and what is at work yet is waited for, where it is what is wanted."""
-    name = "20250102-001_other"
-    killed_at("waiting up to", deploy_of(tmp_path, name, "echo yes >/etc/other"))
-    slow = deploy_of(tmp_path, "20250103-001_slow", "echo begun; sleep 4; echo x >/etc/slow")
-    limit = ("--limit", "lab-1", "--limit", "lab-2")
-    with subprocess.Popen(
-        [PROGRAM, "-y", *limit, "inventories/lab.py", slow], cwd=TOP, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    ) as operator:  # fmt: skip
-        assert operator.stderr
-        said = ""
-        for line in operator.stderr:
-            said += line
-            if said.count("] begun") == 2:
-                break
+    names = ("20250102-001_other", "20250103-001_slow")
+    rigs = [Rig(fleet, f"lab-{number}", tmp_path) for number in (1, 2)]
+    killed_at("==> waiting up to", deploy_of(tmp_path, names[0], "echo yes >/etc/other"))
+    left = waiting(fleet, tmp_path)
+    # Of what is not its own, a script sees the network alone.
+    script = "echo begun; until bash -c ': </dev/tcp/127.0.0.1/9' 2>/dev/null; do sleep 0.1; done; echo x >/etc/slow"
+    slow = deploy_of(tmp_path, names[1], script, timeout=60)
+    with started(*LIMIT, slow) as operator:
+        said = read_until(operator, "[lab-1] begun", "[lab-2] begun")
         operator.kill()
-    assert said.count("==> confirmed: generation ") == 2
-    again = pyinfra(*limit, "-y", slow)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("20250103-001_slow: is being applied by another run: that is waited for") == 2
-    for number in (1, 2):
-        assert Rig(fleet, f"lab-{number}", tmp_path).status().stack[-2:] == (name, "20250103-001_slow")
+    assert said.count("==> confirmed: generation ") == len(left)
+    with started(*LIMIT, slow) as operator:
+        told = f"{names[1]}: is being applied by another run: that is waited for"
+        said = read_until(operator, f"[lab-1] {told}", f"[lab-2] {told}")
+        for rig in rigs:
+            rig.sh(f"timeout 20 python3 -c {shlex.quote(LISTEN)} >/dev/null 2>&1 &")
+        said += read_until(operator, "there is no such line")
+    assert operator.returncode == 0, said
+    assert [rig.status().stack[-2:] for rig in rigs] == [names, names]
 
 
 # Down for eight seconds as soon as the migration is live; its check sees to it that nobody is quicker.
@@ -108,10 +129,7 @@ def test_each_machine_loses_its_connection_in_its_own_way(fleet: lab.Lab, tmp_pa
         "server.shell(name='After', commands=['touch /run/after'])\n"
     )
     link = place(fleet, "lab-3").interface
-    with subprocess.Popen(
-        [PROGRAM, "-y", "inventories/lab.py", str(deploy)], cwd=TOP, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    ) as operator:  # fmt: skip
+    with started(str(deploy)) as operator:
         assert operator.stderr
         said, cut, lost = "", 0.0, 0.0
         try:

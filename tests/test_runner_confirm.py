@@ -51,7 +51,7 @@ def test_unconfirmed_migration_is_taken_back(fresh: Rig) -> None:
 def test_what_awaited_a_confirmation_and_was_killed_awaits_none(fresh: Rig) -> None:
     """Whoever holds the lock after it is not taken for it, and it is taken back."""
     assert apply(fresh, "60") == 0
-    fresh.sh("pkill -KILL -f 'apply --confirm'; until flock -n /data/system/lock/flock true; do sleep 0.05; done")
+    fresh.sh("pkill -KILL -f '[a]pply --confirm'; until flock -n /data/system/lock/flock true; do sleep 0.05; done")
     assert fresh.status().lock is None
     assert fresh.run(RUNNER, "recover").code == 0
     assert fresh.status().stack == ()
