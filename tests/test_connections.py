@@ -6,11 +6,16 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.lab.layout import place
+from pyinfra_overlaymig.operations import _connection
 from tests.rig import Rig
 from tests.test_end_to_end import TOP, deploy_of, ended, pyinfra
 
@@ -157,3 +162,41 @@ def test_each_machine_loses_its_connection_in_its_own_way(fleet: lab.Lab, tmp_pa
     assert [rig.status().stack[-1:] == (name,) for rig, name in zip(rigs, names, strict=True)] == [True, False, False]
     # The machine that is back lets everybody else in, too.
     assert pyinfra("-y", "--limit", "lab-1", str(deploy)).returncode == 0
+
+
+class Transport:
+    """A connection through a jump host: there is no socket of its own. ``answers``: whether its machine is there."""
+
+    sock = None
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers, self.closed = answers, threading.Event()
+
+    def get_transport(self) -> Transport:
+        return self
+
+    def is_active(self) -> bool:
+        return not self.closed.is_set()
+
+    def global_request(self, *_: object, wait: bool) -> None:
+        assert wait
+        if not self.answers:
+            self.closed.wait()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_machine_behind_another_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel knows its connection to the jump host only: one that is silent beyond it is closed, others are not."""
+    monkeypatch.setattr(_connection, "IDLE", 0.01)
+    monkeypatch.setattr(_connection, "SILENT", 5)
+    monkeypatch.setattr(_connection, "_EVERY", 0.05)
+    there, gone = Transport(answers=True), Transport(answers=False)
+    for transport in (there, gone):
+        _connection.keep_watch(SimpleNamespace(client=transport))
+    assert gone.closed.wait(10)
+    assert not there.closed.is_set()
+    there.close()
+    _connection.keep_watch(SimpleNamespace())
+    _connection.keep_watch(None)
