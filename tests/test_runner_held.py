@@ -122,7 +122,6 @@ def test_tmp_is_a_mount_of_its_own(fresh: Rig) -> None:
     assert fresh.run(RUNNER, "rollback", "0").code == 0
     assert fresh.sh("stat -c %d:%i /tmp /tmp/mine /var/tmp /var/tmp/mine") == inodes
     assert "tmp" not in fresh.sh(f"{RUNNER} drift --raw")
-    assert fresh.apply("20250101-001_one", ":").code == 3
     # As the runner before this one left it.
     fresh.sh("cd /data/system/upper/live/upper && mkdir -p tmp var/tmp && echo old >tmp/old && echo old >var/tmp/old")
     fresh.sh("mkdir /tmp/deep; touch /tmp/deep/fixed; chattr +i /tmp/deep/fixed")
