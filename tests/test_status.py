@@ -25,6 +25,9 @@ from pyinfra_overlaymig.format.status import (
     Status,
 )
 from pyinfra_overlaymig.format.status_reader import parse
+from pyinfra_overlaymig.lab.layout import Lab, place
+from pyinfra_overlaymig.lab.machine import Machine
+from pyinfra_overlaymig.lab.status import Answer, rows
 
 TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")
 STATUS = parse(TEXT)
@@ -264,3 +267,15 @@ def test_troubles_are_named() -> None:
     )
     assert replace(ill, lock=LockOwner("", "", 1, "", "", "", "")).troubles == ()
     assert UNKNOWN.troubles == ()
+
+
+def test_a_table_for_people_names_what_lies_on_top_of_newer_ones(tmp_path: Path) -> None:
+    """The others are named as they are."""
+    lab = Lab.at(tmp_path)
+    machine = Machine(place(lab, "lab-1"), "lab-1", "namespaces", "10.0.0.1", 1, tmp_path, tmp_path, tmp_path)
+    one = replace(STATUS.migrations[0], active=True, status="applied", local=False)
+    old, new = replace(one, id="20240101-001_old"), replace(one, id="20240102-001_new")
+    for stack, told in (((old, new), (old.id, new.id)), ((new, old), (new.id, f"{old.id} (on top of {new.id})"))):
+        status = replace(STATUS, stack=tuple(found.id for found in stack), migrations=stack)
+        (row,) = rows([Answer(machine, "ready", status=status)])
+        assert "\n".join(told) in row

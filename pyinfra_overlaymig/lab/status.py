@@ -110,7 +110,8 @@ def _cells(status: Status) -> tuple[str, str, str]:
 
 def _migration(found: MigrationRecord, late: Mapping[str, str]) -> str:
     words = [found.status] * (found.status != "applied")
-    words += [f"on top of {late[found.id]}"] * (found.id in late)
+    if found.id in late:
+        words.append(f"on top of {late[found.id]}")
     return f"{found.id} ({', '.join(words)})" if words else found.id
 
 
