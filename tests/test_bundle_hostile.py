@@ -54,6 +54,13 @@ def plain(data: bytes) -> bytes:
     return gzip.decompress(data)
 
 
+def _number(size: int) -> bytes:
+    """A size as GNU's tar writes it: as octal digits, or in base 256 where these do not do."""
+    if 0 <= size < 8**11:
+        return b"%011o\0" % size
+    return (b"\x80" if size >= 0 else b"\xff") + (size % 256**11).to_bytes(11, "big")
+
+
 def header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **more: object) -> bytes:
     """One header, of whatever size it says."""
     one = tarfile.TarInfo(name)
@@ -61,7 +68,7 @@ def header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **more: obje
     for key, value in more.items():
         setattr(one, key, value)
     block = bytearray(one.tobuf(tarfile.GNU_FORMAT))
-    block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    block[124:136] = _number(size)
     block[148:156] = b"        "
     block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)

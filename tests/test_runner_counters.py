@@ -135,13 +135,13 @@ def test_nothing_is_lost_over_many_switches(fresh: Rig) -> None:
     """Counters, databases, logs, queues, forks and locks: each says itself what it did, and finds just that."""
     assert fresh.apply("20250101-001_one", "echo 1 >/etc/one").code == 0
     fresh.sh("cat >/root/programs", stdin=PROGRAMS.encode())
-    programs = [("/bin/sh", "-c", COUNTER), ("python3", "/root/programs", "/srv/work")]
+    programs = [("/bin/sh", "-c", COUNTER), ("python3", "/root/programs", "/srv/jobs")]
     running = [
         subprocess.Popen(fresh.machine.enter(*argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for argv in programs
     ]
     try:
-        fresh.sh("until [ -s /srv/cnt ] && [ -e /srv/work/excluded/value ]; do sleep 0.1; done")
+        fresh.sh("until [ -s /srv/cnt ] && [ -e /srv/jobs/excluded/value ]; do sleep 0.1; done")
         said_of_them = ""
         for goal in ("0", "20250101-001_one") * 15:
             done = fresh.run(RUNNER, "rollback", goal)

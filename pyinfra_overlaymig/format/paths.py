@@ -59,7 +59,7 @@ NOWHERE: Final = (
 """What belongs to no layer, relative to a root: other mounts, caches (apt's package lists too, which are stale
 tomorrow), logs of the installation itself."""
 
-FOREIGN: Final = (DATA, "/proc", "/sys", "/dev", "/run", "/tmp", "/var/run", "/var/lock", "/var/tmp")  # noqa: S108 - never written
+FOREIGN: Final = (DATA, "/proc", "/sys", "/dev", "/run", "/tmp", "/var/run", "/var/lock", "/var/tmp")  # noqa: S108 - names to compare with
 """What can be no state path, nor hold one: no layer's, and another mount's."""
 
 OF_PACKAGES: Final = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache/debconf")

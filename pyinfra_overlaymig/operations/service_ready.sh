@@ -41,9 +41,11 @@ ready() {
     deaths=$((deaths + ${1:-0}))
     if [ ! -f "$dir/@TELLS@" ] || [ -f "$dir/@BEGINS@" ]; then settle=@SETTLES_SILENT@; fi
     while :; do
-        # shellcheck disable=SC2046 # four words
-        set -- $(s6-svstat -o pid,ready,wantedup,updownfor "$dir" 2>/dev/null || echo -1 false true 0)
-        [ -f "$dir/@TELLS@" ] || set -- "$1" true "$3" "$4"
+        read -r pid told wanted age <<END
+$(s6-svstat -o pid,ready,wantedup,updownfor "$dir" 2>/dev/null || echo -1 false true 0)
+END
+        [ -f "$dir/@TELLS@" ] || told=true
+        set -- "$pid" "$told" "$wanted" "$age"
         if [ "$1" -gt 0 ] && [ "$1" != "$last" ]; then
             last=$1
             starts=$((starts + 1))

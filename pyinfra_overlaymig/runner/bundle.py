@@ -18,6 +18,8 @@ from pyinfra_overlaymig.runner.say import Leave, invalid, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from pyinfra_overlaymig.format.limits import Limits
     from pyinfra_overlaymig.format.plan import Plan
 
@@ -80,10 +82,11 @@ def receive(directory: str, source: int = 0) -> Bundle:
 class _Member(tarfile.TarInfo):
     """A member's header. What describes the next one is read into memory, as much of it as it says."""
 
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in _ABOUT and self.size > _LONGEST_ABOUT):
-            raise tarfile.ReadError(f"it has a header of {self.size} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _ABOUT and found.size > _LONGEST_ABOUT):
+            raise tarfile.ReadError(f"it has a header of {found.size} bytes")
         return found
 
 

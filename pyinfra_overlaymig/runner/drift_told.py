@@ -27,6 +27,8 @@ _MANY = 50
 """Of a directory that was made by hand, so many entries are one line."""
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _STEP = 1000
+_WHOLE = 10
+"""From here on no digit follows the point."""
 
 
 def table(found: Sequence[Change], nobodys: int) -> str:
@@ -64,7 +66,7 @@ def _folded(found: Sequence[Change]) -> Iterator[tuple[Change, Sequence[Change]]
 def _size(size: float) -> str:
     for unit in _UNITS:
         if size < _STEP or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"  # noqa: PLR2004 - digits
+            return f"{size:.0f} {unit}" if unit == "B" or size >= _WHOLE else f"{size:.1f} {unit}"
         size /= _STEP
     return ""
 

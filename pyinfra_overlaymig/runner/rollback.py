@@ -15,7 +15,7 @@ import signal
 from enum import Enum, auto
 from typing import NamedTuple
 
-from pyinfra_overlaymig.format import lines
+from pyinfra_overlaymig.format import exits, lines
 from pyinfra_overlaymig.format.paths import ROLLBACK, STATE, SYSTEM
 from pyinfra_overlaymig.runner import (
     as_before,
@@ -103,9 +103,9 @@ def run(stack: tuple[str, ...]) -> int:
     words = ""
     if code == 0:
         say(f"generation {store.current()} is running")
-    elif code == 9:  # noqa: PLR2004 - taken back
+    elif code == exits.REVERTED:
         words = as_before.words(seen, whole=whole)
-        Leave(9, f"that generation is not kept; {words}", "the reason is above").tell()
+        Leave(exits.REVERTED, f"that generation is not kept; {words}", "the reason is above").tell()
     confirm.tell_outcome(code, words)
     return code
 

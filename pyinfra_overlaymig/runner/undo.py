@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyinfra_overlaymig.format import exits
 from pyinfra_overlaymig.runner import as_before, evidence, finish, former, snapshots, store, supervision
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.phases import Phase
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 
 def undo(one: Transaction, why: int) -> tuple[int, str]:
     """Takes it back, from wherever it got to; the exit code, and how the machine is then."""
-    words, code = "", 20 if one.phase is Phase.BROKEN else _take_back(one)
-    if code == 0:
+    words, code = "", exits.BETWEEN if one.phase is Phase.BROKEN else _take_back(one)
+    if code == exits.DONE:
         say("everything is there already: no migration was made")
         evidence.discard(one.id)
-    elif code == 3:  # noqa: PLR2004 - refused
+    elif code == exits.REFUSED:
         evidence.discard(one.id)
-    elif code == 9:  # noqa: PLR2004 - reverted
+    elif code == exits.REVERTED:
         evidence.keep(one.id, why)
         snapshots.sweep()
         # Drift that was adopted stays: a generation of its own.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import select
 
+from pyinfra_overlaymig.format import exits
 from pyinfra_overlaymig.runner import base, confirm, linux, lock, store
 from pyinfra_overlaymig.runner.say import Leave, say, usage, warn
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
     code = _outcome()
     if code == 0:
         say(f"confirmed: generation {store.current()} is running")
-    elif code == 9:  # noqa: PLR2004 - reverted
+    elif code == exits.REVERTED:
         warn(f"it was taken back: {confirm.words() or 'the reason is in its log'}")
     else:
         raise Leave(20, "what awaited the confirmation was killed", "run: system-migrate recover")
