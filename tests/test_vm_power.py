@@ -323,7 +323,9 @@ def test_power_cut_at_any_moment_leaves_before_or_after(vm: Vm) -> None:
         said += f", after a broken disk and exit {code}" if broken else ""
         view = look(machine.rig)
         found = {name for name in (now, goal) if machine.pictures[name] == view.picture}
-        assert found, f"{said}: {differences(view.picture, machine.pictures[now], machine.pictures[goal])}"
+        assert found, (
+            f"{said}: {differences(view.picture, machine.pictures[now], machine.pictures[goal])}{told(machine)}"
+        )
         outcome = "before" if now in found else "after"
         assert code != 0 or outcome == "after", said
         outcomes[outcome] += 1
@@ -345,6 +347,11 @@ def check(view: View, now: str, said: str) -> None:
     assert {one.status for one in view.status.migrations if one.active} == {"applied"}, said
     assert view.metadata == [one.id for one in view.status.migrations], said
     assert {one.name for one in view.status.services if one.up} == SERVICES[now], said
+
+
+def told(machine: Machine) -> str:
+    """What the machine itself says of its boots."""
+    return f"\nits console:\n{machine.rig.machine.console.read_text()[-6000:]}\n{machine.rig.sh(RUNNER + ' status')}"
 
 
 def differences(found: frozenset[str], before: frozenset[str], after: frozenset[str]) -> str:
