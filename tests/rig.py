@@ -11,8 +11,9 @@ import yaml
 from pyinfra_overlaymig import lab as labs
 from pyinfra_overlaymig.format.status import Status
 from pyinfra_overlaymig.format.status_reader import parse
-from pyinfra_overlaymig.migration.bundle import LAUNCHER, pack, runner_archive
+from pyinfra_overlaymig.migration.bundle import pack
 from pyinfra_overlaymig.migration.folder import load
+from pyinfra_overlaymig.migration.runner import LAUNCHER, runner_archive
 
 RUNNER = "/data/system/runner/system-migrate"
 PATIENCE = 600.0
@@ -88,7 +89,7 @@ class Rig:
     def prepare(self) -> None:
         """Install this checkout's runner."""
         script = f'd=$(mktemp -d) && tar -xz -C "$d" && sh "$d/{LAUNCHER}" init; rc=$?; rm -rf "$d"; exit $rc'
-        done = self.run("/bin/sh", "-c", script, stdin=runner_archive()[0])
+        done = self.run("/bin/sh", "-c", script, stdin=runner_archive())
         assert done.code == 0, done.text
 
     def reset(self) -> None:

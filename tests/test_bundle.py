@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 
 import pyinfra_overlaymig
 from pyinfra_overlaymig.errors import InvalidMigration
-from pyinfra_overlaymig.migration.bundle import pack, packed, runner_archive
+from pyinfra_overlaymig.migration.bundle import pack, packed
 from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.migration.model import Member, Migration
 from pyinfra_overlaymig.migration.packing import Packets, compressed
+from pyinfra_overlaymig.migration.runner import runner_archive, runner_digest, runner_files
 
 ID = "20240206-001_demo"
 PACKAGE = Path(pyinfra_overlaymig.__file__).parent
@@ -262,22 +264,24 @@ def test_what_does_not_get_smaller_is_not_compressed() -> None:
 
 
 def test_the_runner_is_whole() -> None:
-    """It arrives as it lies here, with the formats that both sides have; only the launcher is executable."""
-    archive, digest = runner_archive()
+    """It arrives as it lies here, with the formats and its byte code; only the launcher is executable."""
+    archive, digest = runner_archive(), runner_digest()
     found = {one.name: one.mode for one in headers(archive) if one.isreg()}
     program = "pyinfra_overlaymig/runner/system-migrate"
     modules = {path for room in ("format", "runner") for path in (PACKAGE / room).rglob("*.py")}
     here = {f"{path.relative_to(PACKAGE.parent)}" for path in {*modules, PACKAGE / "__init__.py"}}
-    assert found.keys() == here | {program, "digest"}
+    code = {cache_from_source(path) for path in here}
+    assert found.keys() == here | code | {program, "digest"}
     assert [name for name, mode in found.items() if mode & 0o111] == [program]
     assert len(digest) == 64
 
 
 def test_the_runner_digest_is_what_one_computes_by_hand(tmp_path: Path) -> None:
     """Its digest is that of `sha256sum` over its files, sorted, so that anyone can check a machine."""
-    archive, digest = runner_archive()
+    archive, digest = runner_archive(), runner_digest()
     there = unpack(archive, tmp_path / "runner")
-    by_hand = "find . -type f ! -name digest | cut -c3- | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1"
+    sources = "find . -type f ! -name digest ! -name '*.pyc' | cut -c3- | LC_ALL=C sort"
+    by_hand = f"{sources} | xargs sha256sum | sha256sum | cut -d' ' -f1"
     found = subprocess.run(["sh", "-c", by_hand], cwd=there, capture_output=True, text=True, check=True)
     assert found.stdout == f"{digest}\n"
     assert (there / "digest").read_text() == f"{digest}\n"
@@ -285,7 +289,7 @@ def test_the_runner_digest_is_what_one_computes_by_hand(tmp_path: Path) -> None:
 
 def test_the_runner_needs_nothing_else(tmp_path: Path) -> None:
     """With no packages but python's own, and from any directory, each of its modules can be imported."""
-    there = unpack(runner_archive()[0], tmp_path / "runner")
+    there = unpack(runner_archive(), tmp_path / "runner")
     names = [
         f"{path.relative_to(there).with_suffix('')}".replace("/", ".")
         for path in sorted(there.rglob("*.py"))
@@ -308,5 +312,18 @@ def test_the_runner_is_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pyt
     for path in package.rglob("*"):
         path.chmod(0o700)
         os.utime(path, (1, 1))
-    monkeypatch.setattr("pyinfra_overlaymig.migration.bundle.resources.files", lambda _: package)
-    assert runner_archive.__wrapped__() == runner_archive()
+    monkeypatch.setattr("pyinfra_overlaymig.migration.runner.resources.files", lambda _: package)
+    digest, archive = runner_digest(), runner_archive()
+    for made in (runner_files, runner_digest, runner_archive):
+        made.cache_clear()
+    assert (runner_digest(), runner_archive()) == (digest, archive)
+
+
+def test_the_byte_code_that_goes_with_the_runner_is_that_of_its_sources(tmp_path: Path) -> None:
+    """Python takes it as it is: a module with other sources beside it is what its byte code says."""
+    there = unpack(runner_archive(), tmp_path / "runner")
+    for path in there.rglob("*.py"):
+        path.write_text("raise SystemExit('its source was read')\n")
+    code = f"import sys; sys.path.insert(0, {str(there)!r}); import pyinfra_overlaymig.runner.cli"
+    found = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")

@@ -31,9 +31,10 @@ from pyinfra_overlaymig import operations
 from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.format.status import UNKNOWN, Generation, LockOwner, MigrationRecord, Runner, Status
 from pyinfra_overlaymig.format.status_reader import parse
-from pyinfra_overlaymig.migration.bundle import pack, runner_archive
+from pyinfra_overlaymig.migration.bundle import pack
 from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.migration.packing import Count, Packets
+from pyinfra_overlaymig.migration.runner import runner_digest
 from pyinfra_overlaymig.operations import (
     _arguments,
     _upload,
@@ -48,7 +49,7 @@ from tests.sandbox import run_in_sandbox
 TOP = Path(__file__).parent.parent
 ID = "20240206-001_demo"
 BARE = Status(known=True)
-READY = Status(known=True, runner=Runner("0.1.0", runner_archive()[1]))
+READY = Status(known=True, runner=Runner("0.1.0", runner_digest()))
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ fixtures/runner-sh.tar.gz is that runner, as machine_prepared uploaded it last.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from pyinfra_overlaymig import lab
+from pyinfra_overlaymig.migration.runner import LAUNCHER, runner_archive
 from tests.rig import RUNNER, Rig
 from tests.test_end_to_end import pyinfra
 from tests.test_runner_boot import settled
@@ -57,6 +59,21 @@ def test_machine_of_the_runner_in_sh_is_prepared_live(old: Rig) -> None:
     settled(old)
     old.sh("cat /etc/one /etc/two /etc/three /etc/by-hand /var/lib/app/data; test ! -e /etc/issue")
     assert [one.name for one in old.status().services if one.ready] == ["app", "sshd"]
+
+
+def test_byte_code_of_another_python_is_made_anew(fresh: Rig) -> None:
+    """What came with the runner is taken where it is this Python's; where one piece is not, all is compiled here."""
+    install = f"""
+        d=$(mktemp -d); tar -xz -C "$d"; cd "$d/pyinfra_overlaymig/runner/__pycache__"; sha256sum <$(echo cli.*)
+        HOW
+        rm -rf /data/system/runner; sh "$d/{LAUNCHER}" init >&2; rm -rf "$d"
+        sha256sum </data/system/runner/current/pyinfra_overlaymig/runner/__pycache__/$(echo cli.*)
+    """.replace("$(echo cli.*)", f"cli.{sys.implementation.cache_tag}.pyc")
+    broken = (":", "rm cli.*", "for f in cli.*; do printf xxxx | dd of=$f conv=notrunc; done")
+    sent, gone, other = (fresh.sh(install.replace("HOW", how), stdin=runner_archive()).splitlines() for how in broken)
+    assert sent[0] == sent[1]
+    assert gone[1] == other[1]
+    assert fresh.run(RUNNER, "version").code == 0
 
 
 def test_what_the_runner_in_sh_left_half_done_is_finished(old: Rig) -> None:

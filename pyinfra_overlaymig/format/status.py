@@ -27,7 +27,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Runner(Record):
-    """Which `system-migrate` a machine has; ``digest`` as of ``bundle.runner_archive``."""
+    """Which `system-migrate` a machine has; ``digest`` as of ``migration.runner``."""
 
     version: str
     digest: str

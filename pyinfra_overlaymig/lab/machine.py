@@ -17,7 +17,7 @@ from pyinfra_overlaymig.lab.layout import Lab, Place
 from pyinfra_overlaymig.lab.locking import Report, write_file
 from pyinfra_overlaymig.lab.removal import remove_tree
 from pyinfra_overlaymig.lab.run import detach, run
-from pyinfra_overlaymig.migration.bundle import runner_archive
+from pyinfra_overlaymig.migration.runner import runner_archive
 
 _HOST_SETTINGS = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pip.conf"))
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -157,9 +157,9 @@ def _seed(place: Place) -> None:
     command.symlink_to("../lib/system-migrate/pyinfra_overlaymig/runner/system-migrate")
 
 
-def _write(path: Path, text: str, mode: int = 0o644) -> None:
+def _write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    path.write_text(text)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     path.chmod(mode)
 
 
@@ -171,11 +171,11 @@ def _trust(seed: Path) -> None:
 
 
 def _unpack_runner(target: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(runner_archive()[0])) as archive:
+    with tarfile.open(fileobj=io.BytesIO(runner_archive())) as archive:
         for member in archive:
             content = archive.extractfile(member)
             if content is not None:
-                _write(target / member.name, content.read().decode(), member.mode)
+                _write(target / member.name, content.read(), member.mode)
 
 
 def _resolv_conf() -> str:

@@ -1,4 +1,4 @@
-"""Packs a migration, and the runner itself, as bytes that are the same on every machine."""
+"""Packs a migration as bytes that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from typing import IO
 
-from pyinfra_overlaymig.errors import InvalidMigration, OverlaymigError, unreadable
+from pyinfra_overlaymig.errors import InvalidMigration, unreadable
 from pyinfra_overlaymig.migration.model import Member, Migration
 from pyinfra_overlaymig.migration.packing import TAR_END, Count, Packets, compressed, tar_member
 from pyinfra_overlaymig.migration.services import Rendered, render
 
-PACKAGE = "pyinfra_overlaymig"
-RUNNER = "runner"
 _BUFFER = 1 << 18
-LAUNCHER = f"{PACKAGE}/{RUNNER}/system-migrate"
-"""Where the runner's archive has the program."""
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """A link to ``target``, or a file: of ``content``, or of what is read from ``member`` when its turn comes."""
 
     path: str
@@ -36,18 +29,18 @@ class _Entry:
 
     @property
     def sha256(self) -> str:
-        return self.member.sha256 if self.member else _sha256(self.content)
+        return self.member.sha256 if self.member else sha256(self.content)
 
 
 def pack(migration: Migration) -> bytes:
     """``migration`` as the tar.gz that `system-migrate apply -` reads."""
-    return b"".join(_tar_gz(_bundle(migration)))
+    return b"".join(tar_gz(_bundle(migration)))
 
 
 def packed(migration: Migration) -> Packets:
     """The same in packets, which come while they are sent; InvalidMigration, then, where a file cannot be read."""
     count = Count(size(migration))
-    return Packets(_tar_gz(_bundle(migration), count), count)
+    return Packets(tar_gz(_bundle(migration), count), count)
 
 
 def size(migration: Migration) -> int:
@@ -55,76 +48,44 @@ def size(migration: Migration) -> int:
     return sum(member.source.stat().st_size for member in migration.members if member.source.exists())
 
 
-def _bundle(migration: Migration) -> list[_Entry]:
+def _bundle(migration: Migration) -> list[Entry]:
     files = [
-        _Entry("plan", migration.plan),
-        _Entry("limits", migration.limits),
+        Entry("plan", migration.plan),
+        Entry("limits", migration.limits),
         *_members(migration),
         *_services(migration),
     ]
-    links = [_Entry(link.path, target=link.target) for link in migration.links]
-    return [*files, *links, _Entry("sums", _sums(files))]
+    links = [Entry(link.path, target=link.target) for link in migration.links]
+    return [*files, *links, Entry("sums", _sums(files))]
 
 
 def archive(files: Iterable[Rendered]) -> bytes:
     """A service directory as a tar.gz."""
-    return b"".join(_tar_gz([_Entry(file.path, file.text.encode("utf-8"), file.mode) for file in files]))
+    return b"".join(tar_gz([Entry(file.path, file.text.encode("utf-8"), file.mode) for file in files]))
 
 
-@cache
-def runner_archive() -> tuple[bytes, str]:
-    """The runner as a tar.gz, with the digest (hex) that a machine reports once it is there."""
-    files = list(_runner_files())
-    listing = "".join(f"{_sha256(file.content)}  {file.path}\n" for file in files)
-    digest = _sha256(listing.encode("ascii"))
-    return b"".join(_tar_gz([*files, _Entry("digest", f"{digest}\n".encode("ascii"))])), digest
-
-
-def _members(migration: Migration) -> Iterator[_Entry]:
+def _members(migration: Migration) -> Iterator[Entry]:
     for member in migration.members:
-        yield _Entry(member.path, mode=member.mode, member=member)
+        yield Entry(member.path, mode=member.mode, member=member)
 
 
-def _services(migration: Migration) -> Iterator[_Entry]:
+def _services(migration: Migration) -> Iterator[Entry]:
     for service in migration.services:
         for file in render(migration, service):
             path = f"services/{service.name}/{file.path}"
             content = file.text.encode("utf-8")
-            yield _Entry(path, content, file.mode)
+            yield Entry(path, content, file.mode)
 
 
-def _runner_files() -> Iterator[_Entry]:
-    """The package as it lies here, but for what only the operator's side needs."""
-    top = resources.files(PACKAGE)
-    if not (top / RUNNER / "system-migrate").is_file():
-        raise OverlaymigError(
-            "the runner is not in this installation of overlaymig",
-            hint="install the package again, or run from a whole checkout",
-        )
-    found = [_Entry(f"{PACKAGE}/__init__.py", (top / "__init__.py").read_bytes())]
-    for room in ("format", RUNNER):
-        found += _of_room(top / room, f"{PACKAGE}/{room}")
-    yield from sorted(found, key=_by_path)
-
-
-def _of_room(room: Traversable, path: str) -> Iterator[_Entry]:
-    for one in room.iterdir():
-        if one.is_dir():
-            yield from _of_room(one, f"{path}/{one.name}")
-        elif one.name.endswith(".py"):
-            yield _Entry(f"{path}/{one.name}", one.read_bytes())
-        elif one.name == "system-migrate":
-            yield _Entry(f"{path}/{one.name}", one.read_bytes(), 0o755)
-
-
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Its digest (hex)."""
     return hashlib.sha256(content).hexdigest()
 
 
-def _sums(files: list[_Entry]) -> bytes:
+def _sums(files: list[Entry]) -> bytes:
     """As `sha256sum` writes it: a name with a newline or backslash is escaped, its line marked."""
     lines = []
-    for file in sorted(files, key=_by_path):
+    for file in sorted(files, key=by_path):
         name = os.fsencode(file.path)
         escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
         mark = b"\\" if escaped != name else b""
@@ -132,11 +93,12 @@ def _sums(files: list[_Entry]) -> bytes:
     return b"".join(lines)
 
 
-def _by_path(entry: _Entry) -> bytes:
+def by_path(entry: Entry) -> bytes:
+    """The key of the order in which entries are packed, and `sort` has them."""
     return os.fsencode(entry.path)
 
 
-def _parents(entries: list[_Entry]) -> set[str]:
+def _parents(entries: list[Entry]) -> set[str]:
     parents: set[str] = set()
     for entry in entries:
         parts = entry.path.split("/")
@@ -144,15 +106,15 @@ def _parents(entries: list[_Entry]) -> set[str]:
     return parents
 
 
-def _tar_gz(entries: list[_Entry], count: Count | None = None) -> Iterator[bytes]:
+def tar_gz(entries: list[Entry], count: Count | None = None) -> Iterator[bytes]:
     """A tar.gz of ``entries`` and the directories above them, without owner, time or chance."""
     return compressed(_tar(entries, count or Count(0)))
 
 
-def _tar(entries: list[_Entry], count: Count) -> Iterator[bytes]:
+def _tar(entries: list[Entry], count: Count) -> Iterator[bytes]:
     for path in sorted(_parents(entries), key=os.fsencode):
         yield from tar_member(_header(path, tarfile.DIRTYPE, 0o755))
-    for entry in sorted(entries, key=_by_path):
+    for entry in sorted(entries, key=by_path):
         if entry.target is not None:
             link = _header(entry.path, tarfile.SYMTYPE, 0o777)
             link.linkname = entry.target

@@ -11,8 +11,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra_overlaymig.format.needs import PROGRAMS
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.status import Status
-from pyinfra_overlaymig.migration.bundle import LAUNCHER, runner_archive
-from pyinfra_overlaymig.migration.packing import Packets
+from pyinfra_overlaymig.migration.runner import LAUNCHER, runner_digest, runner_packets
 from pyinfra_overlaymig.operations._arguments import read_first, truth
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
 from pyinfra_overlaymig.operations._run import memory
@@ -42,7 +41,7 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
         return
     changes = list(_changes(status))
     if not changes:
-        host.noop(f"runner {runner_archive()[1][:12]} is installed and nothing is missing")
+        host.noop(f"runner {runner_digest()[:12]} is installed and nothing is missing")
         return
     if not packages and status.missing and len(changes) == 1:
         yield failure(changes[0], "install them in the base, or let machine_prepared do it")
@@ -55,7 +54,7 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
 
 
 def _changes(status: Status) -> Iterator[str]:
-    digest = runner_archive()[1]
+    digest = runner_digest()
     if status.runner is None:
         yield f"has no runner, {digest[:12]} will be installed"
     elif status.runner.digest != digest:
@@ -73,5 +72,5 @@ def _prepare(packages: bool) -> StringCommand:
         'd=$(mktemp -d) && tar -xz -C "$d"',
         *install,
         f'&& sh "$d/{LAUNCHER}" init && {PROGRAM} check; rc=$?; rm -rf "$d"; exit $rc',
-        _stdin=Upload(host, "runner", memory().once(b"runner", lambda: Packets([runner_archive()[0]]))),
+        _stdin=Upload(host, "runner", memory().once(b"runner", runner_packets)),
     )

@@ -56,20 +56,45 @@ def _previous() -> str:
 
 
 def _install(source: str, target: str) -> None:
-    """Its byte code comes with it: a verb's start-up is what it imports."""
-    import compileall
-    from py_compile import PycInvalidationMode
-
+    """Its byte code is there from the first verb on: a verb's start-up is what it imports."""
     new = f"{target}.new"
     files.drop(new, target)
     files.make_dirs(os.path.dirname(target))
     copies.copy_tree(source, new)
     os.chmod(f"{new}/{_PROGRAM}", 0o755)
-    mode = PycInvalidationMode.UNCHECKED_HASH
-    if not compileall.compile_dir(new, quiet=1, invalidation_mode=mode, stripdir=new, prependdir=target):
-        raise invalid("this runner does not fit the base's python3", "rebuild the image with Python 3.10 or newer")
+    if not _compiled(new):
+        _compile(new)
     linux.syncfs(os.path.dirname(target))
     os.rename(new, target)
+
+
+def _compiled(place: str) -> bool:
+    """Whether byte code for this Python came with it."""
+    from importlib.util import MAGIC_NUMBER, cache_from_source
+
+    return all(
+        _begins(cache_from_source(f"{directory}/{name}"), MAGIC_NUMBER)
+        for directory, _, found in os.walk(place)
+        for name in found
+        if name.endswith(".py")
+    )
+
+
+def _begins(path: str, magic: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(magic)) == magic
+    except FileNotFoundError:
+        return False
+
+
+def _compile(place: str) -> None:
+    import compileall
+    from py_compile import PycInvalidationMode
+
+    mode = PycInvalidationMode.UNCHECKED_HASH
+    if not compileall.compile_dir(place, quiet=1, invalidation_mode=mode, stripdir=place):
+        raise invalid("this runner does not fit the base's python3", "rebuild the image with Python 3.10 or newer")
 
 
 def _link() -> None:
