@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import re
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -91,6 +94,39 @@ def test_rule_that_a_kernel_refuses_keeps_no_other_back(kernel: Audit) -> None:
     strange = wanted[0]._replace(fields=((0xFFFF, netlink.EQUAL, 1),))
     assert kernel.add(strange, wanted[0]) == [errno.EINVAL, 0]
     assert len(listed()) == 1
+
+
+class LateOnce:
+    """A socket of which nobody reads for longer than the kernel waits, the first time; and with hardly a buffer."""
+
+    def __init__(self, real: _socket.socket) -> None:
+        self.close, self._real = real.close, real
+        self.sent, self.errors = 0, list[int | None]()
+        real.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+
+    def send(self, data: bytes) -> None:
+        self._real.send(data)
+        self.sent += 1
+        if self.sent == 1:
+            time.sleep(0.5)
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._real.recv(size)
+        except OSError as error:
+            self.errors.append(error.errno)
+            raise
+
+
+def test_rules_are_all_listed_to_one_who_is_late(kernel: Audit) -> None:
+    """The kernel drops what it gets rid of to nobody; a list with holes would be taken for the whole."""
+    wanted = rules.of_session(NOBODY, 0, ["1", "0:57", "0:58", "0:59"])
+    assert set(kernel.add(*wanted)) == {0}
+    with Audit() as late:
+        late._socket = slow = LateOnce(late._socket)  # type: ignore[assignment]  # a real one's reads, only later
+        there = late.rules()
+        assert [rule for rule in there if rules.session_of(rule) == NOBODY] == wanted
+        assert errno.ENOBUFS in slow.errors
 
 
 def test_rules_of_a_session_are_deleted_and_no_other(kernel: Audit) -> None:

@@ -23,11 +23,12 @@ import select
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyinfra_overlaymig.lab import auditd, prerequisites, process
+from pyinfra_overlaymig.lab import auditd, grace, prerequisites, process
 from pyinfra_overlaymig.lab.layout import Lab
 from pyinfra_overlaymig.lab.locking import Report, locked, write_file
 from pyinfra_overlaymig.lab.run import detach
@@ -112,7 +113,7 @@ def keep(lab: Lab) -> None:
 
 
 class _Keeper:
-    """Sets rules at once, and deletes them one by one while nobody asks: the kernel takes its time for each."""
+    """Sets rules at once, and deletes them while nobody asks."""
 
     def __init__(self, lab: Lab, kernel: Audit) -> None:
         self._lab = lab
@@ -126,7 +127,7 @@ class _Keeper:
             ready, _, _ = select.select([ask], [], [], self._patience())
             if ready:
                 for line in os.read(ask, 4096).decode(errors="replace").splitlines():
-                    self._answer(line)
+                    self._try(line)
             elif self._over:
                 self._delete()
             # Also where questions keep coming: each system call of the whole host is held against each rule there is.
@@ -138,6 +139,13 @@ class _Keeper:
         if self._over:
             return 0.0
         return _LOST if _sessions(self._lab) else None
+
+    def _try(self, line: str) -> None:
+        """Answer; what fails is refused by silence, and told on the console: the other machines still need a keeper."""
+        try:
+            self._answer(line)
+        except OSError:
+            traceback.print_exc()
 
     def _answer(self, line: str) -> None:
         match = _QUESTION.fullmatch(line)
@@ -167,12 +175,14 @@ class _Keeper:
                 old.unlink()
 
     def _delete(self) -> None:
-        """One rule of the session that has waited longest, or what remains to be done after its last."""
+        """The rules of the session that has waited longest; one of them, where the kernel takes its time for each."""
         session = self._over[0]
         if not self._rules:
             self._rules = rules.of_those(self._kernel, lambda one: one == int(session))
-        if self._rules:
-            self._kernel.delete(self._rules.pop(0))
+        with grace.short(self._lab.cache / "audit/grace") as quick:
+            some = len(self._rules) if quick else 1
+            self._kernel.delete(*self._rules[:some])
+            del self._rules[:some]
         if not self._rules:
             rules.narrow(self._kernel)
             (self._lab.audit / "sessions" / session).unlink(missing_ok=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
 # The module around it takes 8 ms to import, for names that nobody asks for here.
 from _socket import socket
+from contextlib import suppress
 from typing import NamedTuple
 
 TYPE_CHECKING = False
@@ -22,6 +24,8 @@ _HEADER = struct.Struct("=IHHII")
 _STATUS = struct.Struct("=10I")
 _HEAD, _WORDS, _WORD = struct.Struct("=3I"), struct.Struct("=64I"), struct.Struct("=I")
 _ENABLED, _BACKLOG = 1, 16
+_SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER = 1, 33, 1 << 23
+_TRIES = 8
 _AT_ONCE = 32
 """Rules in one message: the answers to them have to fit into the socket's buffer."""
 
@@ -50,6 +54,9 @@ class Audit:
 
     def __init__(self) -> None:
         self._socket = socket(_AF_NETLINK, _SOCK_RAW | _SOCK_CLOEXEC, _NETLINK_AUDIT)
+        # Only some may have one that is larger than the machine's limit.
+        with suppress(PermissionError):
+            self._socket.setsockopt(_SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -73,6 +80,17 @@ class Audit:
         self._set(_BACKLOG, 5, records)
 
     def rules(self) -> list[Rule]:
+        """All there are. OSError (ENOBUFS) where this process never gets to hear them all before the kernel goes on."""
+        for _ in range(_TRIES):
+            try:
+                return self._rules()
+            except OSError as error:
+                # On a busy machine with many rules: what is still to come of that list is not taken for the next.
+                if error.errno != errno.ENOBUFS:
+                    raise
+        return self._rules()
+
+    def _rules(self) -> list[Rule]:
         return [_read(data) for kind, data in self._ask(_LIST_RULES) if kind == _LIST_RULES]
 
     def add(self, *rules: Rule) -> list[int]:
