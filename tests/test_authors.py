@@ -164,7 +164,7 @@ def test_modes_can_be_said(folder: Path) -> None:
         ("{/etc/demo/conf: 0600}", 2, "quote it"),
         ('{/etc/demo/conf: "4755"}', 2, "cannot be '4755'"),
         ('{/etc/demo/conf: "rw"}', 2, "cannot be 'rw'"),
-        ('\n  /etc/demo/conf: "0600"\n  /etc/demo/con: "0600"', 4, "did you mean `etc/demo/conf`"),
+        ('\n  /etc/demo/conf: "0600"\n  /etc/demo/con: "0600"', 4, "did you mean `/etc/demo/conf`"),
         ('\n  /etc/demo/conf: "0600"\n  etc/demo/conf: "0640"', 4, "there twice"),
         ('{/etc/demo: "0700"}', 2, "files/ has no such file"),
         ('{/etc/../x: "0700"}', 2, "no path"),

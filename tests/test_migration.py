@@ -59,6 +59,12 @@ def refusal(path: Path) -> InvalidMigration:
     return caught.value
 
 
+def test_manifest_of_a_thousand_levels_is_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path, "description: " + 1000 * "[" + 1000 * "]")
+    with pytest.raises(InvalidMigration, match="nested too deeply"):
+        load(path)
+
+
 @given(st.binary())
 def test_escapes_round_trip_over_bytes(value: bytes) -> None:
     """Any bytes survive a field of the plan, which is printable ASCII without a blank."""
@@ -160,6 +166,7 @@ def test_a_whole_manifest_is_read(tmp_path: Path) -> None:
         ("description: x\nservices:\n  a:\n    run: x\n    environment: {1A: b}\n", 5, "no variable name", "PGDATA"),
         ("description: x\nstop: ['-rf']\n", 2, "cannot be '-rf'", "postgresql"),
         ("description: [x\n", 2, "is no YAML", "quotes"),
+        ('description: "x\\x1b[31m"\n', 1, "holds control characters", "terminals"),
         ("description: x\nservices:\n  a:\n    runn: x\n", 4, "unknown key `runn` in `services.a`", "`run`"),
         ("description: x\ntimeout: soon\n", 2, "`timeout` must be a whole number", "from 1 to"),
         ("description: x\nservices:\n  a: {run: x, down_signal: BYE}\n", 3, "no signal", "INT"),
@@ -327,6 +334,11 @@ def test_files_beside_the_migrations_are_no_migrations(tmp_path: Path) -> None:
     (tmp_path / "20240101-002_b").write_text("a file\n")
     with pytest.raises(InvalidMigration, match="no such migration"):
         load_all(tmp_path)
+    (tmp_path / "20240101-002_b").unlink()
+    (tmp_path / "20240101-002_b").symlink_to("/nowhere")
+    with pytest.raises(InvalidMigration, match="no such migration") as caught:
+        load_all(tmp_path)
+    assert caught.value.hint == "it is a link to /nowhere, where nothing is"
     (tmp_path / "20240101-002_b").unlink()
     (tmp_path / "templates").mkdir()
     with pytest.raises(InvalidMigration, match="'templates' is no migration id"):

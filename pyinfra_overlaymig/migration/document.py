@@ -56,6 +56,13 @@ class Value:
             raise self.wrong(f"{self.what} cannot be {text!r}", f"write it like {example}")
         return text
 
+    def line_of_text(self) -> str:
+        """The string this is, in one line, as it can be printed."""
+        text = " ".join(self.text().split())
+        if not text.isprintable():
+            raise self.wrong(f"{self.what} holds control characters", "leave them out: terminals would obey them")
+        return text
+
     def any_text(self) -> str:
         """The string this is, maybe empty."""
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag != f"{_TAG}str":
@@ -140,6 +147,8 @@ def read(file: Path, what: str, missing: str = "every migration has one") -> Val
             file=file,
             line=mark.line + 1 if mark else None,
         ) from error
+    except RecursionError as error:
+        raise InvalidMigration("is nested too deeply", hint="a manifest has four levels", file=file) from error
     except yaml.YAMLError as error:
         raise InvalidMigration(f"is no YAML: {error}", hint="remove control characters", file=file) from error
     if node is None:

@@ -122,6 +122,8 @@ def _ignored(name: str) -> bool:
 
 
 def _nearby(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"it is a link to {path.readlink()}, where nothing is"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent} either; check the path"
     return closest(path.name, [entry.name for entry in path.parent.iterdir() if not _ignored(entry.name)], label)
@@ -157,12 +159,12 @@ def _check_state(folder: Path, manifest: Manifest, members: list[Member]) -> Non
 
 
 def _check_modes(folder: Path, manifest: Manifest, paths: list[str]) -> None:
-    known = [path.removeprefix(f"{FILES}/") for path in paths]
+    known = [path.removeprefix(FILES) for path in paths]
     for path in manifest.modes:
-        if path not in known:
+        if f"/{path}" not in known:
             raise InvalidMigration(
                 f"`modes` names /{path}, and files/ has no such file",
-                hint=closest(path, known) if known else "put the file into files/, or take it out of `modes`",
+                hint=closest(f"/{path}", known) if known else "put the file into files/, or take it out of `modes`",
                 file=folder / "migration.yaml",
                 line=manifest.lines.get(f"modes {path}"),
             )

@@ -17,7 +17,7 @@ def text(migrations: Sequence[Migration]) -> Iterator[str]:
     """For reading: every migration in order, what it needs and brings, and the order in which services start."""
     width = max((len(migration.id) for migration in migrations), default=0)
     for migration in migrations:
-        yield f"{migration.id:{width}}  {' '.join(migration.description.split())}"
+        yield f"{migration.id:{width}}  {migration.description}"
         for what, ids in (("depends on", migration.depends), ("conflicts with", migration.conflicts)):
             if ids:
                 yield f"{_INDENT}{what} {', '.join(sorted(ids))}"
@@ -78,7 +78,7 @@ def _dot_lines(migrations: Sequence[Migration]) -> Iterator[str]:
 
 
 def _cluster(migration: Migration) -> Iterator[str]:
-    tooltip = _quoted(" ".join(migration.description.split()))
+    tooltip = _quoted(migration.description)
     yield f"{_quoted(migration.id)} [shape=plaintext, tooltip={tooltip}]"
     for service in migration.services:
         yield f"{_quoted(f'{service.name} {migration.id}')} [label={_quoted(service.name)}, style=rounded, color=blue]"

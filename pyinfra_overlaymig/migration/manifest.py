@@ -89,7 +89,7 @@ def load_manifest(file: Path, id: str) -> Manifest:
     if "description" not in keys:
         raise top.wrong("`description` is missing", "add `description: what it is for`")
     return Manifest(
-        description=keys["description"].text(),
+        description=keys["description"].line_of_text(),
         depends=_ids(keys.get("depends"), id, ()),
         conflicts=_ids(keys.get("conflicts"), id, _ids(keys.get("depends"), id, ())),
         state=_state(keys["state"]) if "state" in keys else (),

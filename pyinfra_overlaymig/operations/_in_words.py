@@ -20,7 +20,7 @@ def contents(wanted: Migration) -> Iterator[str]:
 
 
 def _contents(wanted: Migration) -> Iterator[str]:
-    yield f"{wanted.id}: {' '.join(wanted.description.split())}"
+    yield f"{wanted.id}: {wanted.description}"
     for what, values in (
         ("depends on", wanted.depends),
         ("conflicts with", wanted.conflicts),
