@@ -21,6 +21,7 @@ from pyinfra_overlaymig.facts import (
 )
 from pyinfra_overlaymig.facts.migration import Trace
 from pyinfra_overlaymig.facts.status import read_status
+from pyinfra_overlaymig.format.needs import NO_VOLUME, NOT_BOOTED
 from pyinfra_overlaymig.format.status import UNKNOWN, Status
 from pyinfra_overlaymig.format.status_reader import parse
 from tests.sandbox import run_in_sandbox
@@ -138,6 +139,10 @@ def test_the_status_command_runs_on_real_machines(tmp_path: Path) -> None:
     result = run_in_sandbox(
         """
         sh /sandbox/command
+        mkdir -p /run/system-migrate && touch /run/system-migrate/running && sh /sandbox/command
+        unshare -m sh -c 'mkdir -p /tmp/low /tmp/up/up /tmp/up/work; mount -t tmpfs tmpfs /tmp/up
+            cd /tmp/up; mkdir up work; mount -t overlay -o lowerdir=/tmp/low,upperdir=up,workdir=work overlay /data
+            sh /sandbox/command'
         chmod 700 /data
         cp /sandbox/command /tmp/command
         chmod 644 /tmp/command
@@ -152,8 +157,10 @@ def test_the_status_command_runs_on_real_machines(tmp_path: Path) -> None:
         tmp_path,
     )
     assert result.returncode == 0, result.stderr
-    bare, refused, *document, failed = result.stdout.splitlines()
-    assert MachineStatus().process([bare]) == Status(known=True)
+    bare, booted, over, refused, *document, failed = result.stdout.splitlines()
+    assert MachineStatus().process([bare]) == Status(known=True, unfit=NOT_BOOTED)
+    assert MachineStatus().process([booted]) == Status(known=True)
+    assert MachineStatus().process([over]) == Status(known=True, unfit=NO_VOLUME)
     assert refused == failed == "exit 111"
     assert MachineStatus().process(document) == STATUS
     assert result.stderr == "this needs root: log in as root, or use --sudo\n"

@@ -25,10 +25,11 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.connectors.util import write_stdin
 from pyinfra.context import ctx_host, ctx_state
-from pyinfra_testing.util import FakeState, create_host
+from pyinfra_testing.util import create_host
 
 from pyinfra_overlaymig import operations
 from pyinfra_overlaymig.errors import InvalidMigration
+from pyinfra_overlaymig.format.needs import NOT_BOOTED
 from pyinfra_overlaymig.format.status import UNKNOWN, Generation, LockOwner, MigrationRecord, Runner, Status
 from pyinfra_overlaymig.format.status_reader import parse
 from pyinfra_overlaymig.migration.bundle import pack
@@ -44,6 +45,7 @@ from pyinfra_overlaymig.operations import (
     migrations_in,
 )
 from pyinfra_overlaymig.operations._folder import _all, _one
+from tests.pyinfra_run import Run
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent
@@ -83,9 +85,10 @@ def commands_of(
     operation: Any, status: Status, *, executing: bool = False, **arguments: Any
 ) -> tuple[list[StringCommand], Any]:
     """The commands that an operation yields on a machine of that status, and the host."""
-    state = FakeState()
+    state = Run()
     state.is_executing = executing
     host = create_host(state, facts={"status.MachineStatus": status})
+    host.log = lambda _line, **_: None
     with ctx_state.use(state), ctx_host.use(host):
         return list(operation._inner(**arguments)), host
 
@@ -395,9 +398,9 @@ def test_an_edited_migration_shows_the_diff(folder: Path, caplog: pytest.LogCapt
         fleet.execute()
     for part in ("-echo earlier", "+echo installing", f"+id {ID}", "+state /srv/a b", "changed as well: verify.sh"):
         assert caplog.text.count(part) == 1
-    assert "will be refused: it was edited" in caplog.text
+    assert f"will be refused: {ID} was edited after it was applied" in caplog.text
     assert "member" not in caplog.text
-    assert "is refused" in fleet.commands("one")[-1]
+    assert "was edited" in fleet.commands("one")[-1]
     assert [line for line in fleet.commands("one") if line.endswith("apply --confirm 60 -")] == []
 
 
@@ -538,13 +541,13 @@ def test_an_invalid_folder_stops_the_run_before_any_machine(folder: Path, check_
 
 
 def test_a_real_machine_is_prepared_by_one_command(tmp_path: Path) -> None:
-    """The command installs our runner, whose own status then says that nothing is left to do."""
+    """It installs our runner, which finds that nothing is left to do, but to boot the machine through it."""
     (command,) = prepared_commands()
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/input").write_bytes(b"".join(one.encode() for one in command.connector_arguments["_stdin"]))
     result = run_in_sandbox(
         f"""
-        ( {command.get_raw_value()} ) </sandbox/input >&2
+        ( {command.get_raw_value()} ) </sandbox/input >&2 || echo "exit $?" >&2
         /data/system/runner/system-migrate status
         ls /tmp/tmp.* >&2 2>/dev/null && echo 'left something behind'
         :
@@ -553,7 +556,11 @@ def test_a_real_machine_is_prepared_by_one_command(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     status = parse(result.stdout)
-    assert commands_of(machine_prepared, status)[0] == [], (status, result.stderr)
+    assert result.stderr.endswith("exit 3\n")
+    (refusal,), host = commands_of(machine_prepared, status)
+    assert "has not booted this machine" in run_failing(refusal)
+    assert host.state.failed_hosts == {host}
+    assert commands_of(machine_prepared, replace(status, unfit=None))[0] == [], (status, result.stderr)
 
 
 def prepared_commands() -> list[StringCommand]:
@@ -633,6 +640,45 @@ def test_dry_says_all_and_does_nothing(tmp_path: Path) -> None:
     for text in ("will be installed", "apt-get install", "keeps as state: /var/lib/postgresql"):
         assert text in result.stderr
     assert "Beginning operation run" not in result.stderr
+
+
+NOTHING_OF_THAT = """\
+from pyinfra_overlaymig.operations import generation_active, migration_applied
+
+generation_active(7, name="Back")
+migration_applied({folder!r}, name="Apply it")
+"""
+
+
+@pytest.mark.parametrize("status", [READY, replace(READY, unfit=NOT_BOOTED), UNKNOWN], ids=["fit", "unfit", "unknown"])
+def test_what_will_be_refused_is_counted_and_ends_a_dry_run_with_one(
+    tmp_path: Path, folder: Path, status: Status
+) -> None:
+    """A generation that is not there, a dependency, a machine that will not do; and one that nothing can be said of."""
+    make_migration(folder, "20240208-001_needs", f"description: x\ndepends: [{ID}]\n")
+    answer = json.dumps(status.to_json()) if status.known else {"success": False, "stderr": "this needs root"}
+    hosts = inventory(tmp_path, {"system-migrate status": answer})
+    (tmp_path / "deploy.py").write_text(NOTHING_OF_THAT.format(folder=str(folder / "20240208-001_needs")))
+    result = pyinfra("--dry", hosts, tmp_path / "deploy.py")
+    assert result.returncode == 1, result.stderr
+    if status.known:
+        assert "will be refused: @fake/one has no generation 7" in result.stderr
+        why = status.unfit.why if status.unfit else f"it depends on {ID}, which is not applied here"
+        assert f"will be refused: {why}" in result.stderr
+        assert "--> 2 operations will be refused, on 1 of 1 hosts" in result.stderr
+    else:
+        assert "this needs root" in result.stderr
+
+
+def test_what_was_foreseen_and_does_not_come_to_pass_is_forgotten(folder: Path) -> None:
+    """Between a plan and its run somebody may have let go of the lock."""
+    locked = replace(READY, lock=LockOwner("somebody", "elsewhere", 1, "boot", "now", "apply", "x"))
+    fleet = Fleet(one=locked)
+    fleet.prepare(migration_applied, migration=ID, folder=folder)
+    assert fleet.failed() == {"one"}
+    fleet.answer("one", READY)
+    fleet.execute()
+    assert fleet.failed() == set()
 
 
 def test_a_second_run_of_every_deploy_changes_nothing(tmp_path: Path) -> None:

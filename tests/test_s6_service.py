@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pyinfra.api import FactProcessError, OperationError, StringCommand
 from pyinfra.context import ctx_host, ctx_state
-from pyinfra_testing.util import FakeState, create_host
+from pyinfra_testing.util import create_host
 
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.facts import S6Services
@@ -21,6 +21,7 @@ from pyinfra_overlaymig.format.paths import LOGS
 from pyinfra_overlaymig.migration.model import Service
 from pyinfra_overlaymig.migration.services import render_alone
 from pyinfra_overlaymig.operations import s6_service
+from tests.pyinfra_run import Run
 from tests.rig import Rig
 
 TOP = Path(__file__).parent.parent
@@ -52,10 +53,10 @@ def commands_of(
     found: S6Service | None, *, executing: bool = False, known: bool = True, **arguments: Any
 ) -> tuple[list[StringCommand], Any]:
     """The commands that the operation yields for the service demo as it was found, and the host."""
-    state = FakeState()
+    state = Run()
     state.is_executing = executing
     host = create_host(state)
-    host.log = lambda _line: None
+    host.log = lambda _line, **_: None
     host.fact = type("Facts", (), {})()
     setattr(host.fact, "service.S6Services", Answers(({"demo": found} if found else {}) if known else None))
     with ctx_state.use(state), ctx_host.use(host):
@@ -129,8 +130,9 @@ def test_what_is_not_known_is_not_touched() -> None:
 
 
 def test_a_service_that_is_not_there_is_named() -> None:
-    """Prepare foresees that something brings it; execute fails and lists what there is."""
-    assert steps_of(UP, service="other") == "up"
+    """With what there is; before the run as well, unless the run brings it."""
+    (_,), host = commands_of(UP, service="other")
+    assert host.state.failed_hosts == {host}
     assert "has no service other\n  hint: it has: demo" in failing(UP, service="other")
 
 

@@ -31,7 +31,19 @@ from pyinfra_overlaymig.lab.status import Answer, rows
 
 TEXT = (Path(__file__).parent / "fixtures/status.json").read_text("utf-8")
 STATUS = parse(TEXT)
-OPTIONAL = {"runner", "lock", "pid", "since", "instead_of", "failed_boots", "audit", "lost", "unexplained", "stale"}
+OPTIONAL = {
+    "runner",
+    "lock",
+    "pid",
+    "since",
+    "instead_of",
+    "failed_boots",
+    "audit",
+    "lost",
+    "unexplained",
+    "stale",
+    "unfit",
+}
 
 words = st.lists(st.text(), max_size=3).map(tuple)
 path = st.binary().map(lambda name: name.decode("utf-8", "surrogateescape"))

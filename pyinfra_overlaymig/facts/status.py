@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 from pyinfra.api import FactBase, FactProcessError, ShortFactBase, StringCommand
 
+from pyinfra_overlaymig.format import FORMAT
 from pyinfra_overlaymig.format.errors import FormatError
-from pyinfra_overlaymig.format.paths import PROGRAM
+from pyinfra_overlaymig.format.needs import NO_DATA, NO_VOLUME, NOT_BOOTED, Unfit
+from pyinfra_overlaymig.format.paths import DATA, PROGRAM, RUN
 from pyinfra_overlaymig.format.status import UNKNOWN, MigrationRecord, Status
 from pyinfra_overlaymig.format.status_reader import parse
 
@@ -18,12 +23,20 @@ def read_status(output: list[str]) -> Status:
         raise FactProcessError(f"{error} (hint: {error.hint})") from error
 
 
+def _unprepared(unfit: Unfit | None) -> str:
+    """The status of a machine that has no runner, said by sh."""
+    return f"echo {shlex.quote(json.dumps({'format': FORMAT, 'runner': None, 'unfit': unfit}))}"
+
+
 def status_command() -> StringCommand:
     """Who may not look into /data cannot tell that nothing is there: that is a failure."""
     return StringCommand(
         f"if [ -x {PROGRAM} ]; then {PROGRAM} status;",
-        'elif [ "$(id -u)" = 0 ]; then echo \'{"format": 1, "runner": null}\';',
-        "else echo 'this needs root: log in as root, or use --sudo' >&2; exit 111; fi",
+        "elif [ \"$(id -u)\" != 0 ]; then echo 'this needs root: log in as root, or use --sudo' >&2; exit 111;",
+        f"elif [ ! -d {DATA} ]; then {_unprepared(NO_DATA)};",
+        f'elif [ "$(stat -f -c %T {DATA})" = overlayfs ]; then {_unprepared(NO_VOLUME)};',
+        f"elif [ ! -e {RUN}/running ]; then {_unprepared(NOT_BOOTED)};",
+        f"else {_unprepared(None)}; fi",
     )
 
 
@@ -64,7 +77,8 @@ class MachineStatus(FactBase[Status]):
             "services": [],
             "lock": null,
             "audit": "on",
-            "missing": []
+            "missing": [],
+            "unfit": null
         }
     """
 

@@ -45,6 +45,32 @@ PROGRAMS: Final = (
 PACKAGES: Final = tuple(sorted({need.package for need in PROGRAMS}))
 
 
+class Unfit(NamedTuple):
+    """Why no migration can be applied to a machine as it is, and what to do about that."""
+
+    why: str
+    hint: str
+
+
+NO_DATA: Final = Unfit("there is no /data", "mount the machine's persistent volume at /data")
+NO_VOLUME: Final = Unfit(
+    "/data is no volume: it lies on an overlay, which takes no layers on top",
+    "mount a volume there, as `docker run -v NAME:/data` does",
+)
+NOT_BOOTED: Final = Unfit(
+    "the runner has not booted this machine: what a migration changes would be gone with its next restart",
+    "let it boot through `system-migrate boot s6-svscan /run/service`, as the Dockerfile's image does, and restart it",
+)
+
+
+def base_alone(generation: int) -> Unfit:
+    """Its current generation does not run: it could not be assembled, or the runner has not booted the machine."""
+    return Unfit(
+        f"generation {generation} is current, and does not run here: the base runs alone",
+        "restart the machine through `system-migrate boot`; its console says what is wrong with that generation",
+    )
+
+
 def missing_programs(root: str = "") -> list[Need]:
     """Those that are in no directory of PATH below ``root``."""
     return [need for need in PROGRAMS if not any(_is_program(f"{root}{top}/{need.program}") for top in PATH.split(":"))]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from pyinfra_overlaymig.format import FORMAT, history
+from pyinfra_overlaymig.format.needs import Unfit
 from pyinfra_overlaymig.format.octal import escape_text
 
 
@@ -168,6 +169,7 @@ class Status(Record):
     lock: LockOwner | None = None
     audit: str = ""
     missing: tuple[str, ...] = ()
+    unfit: Unfit | None = None
 
     @property
     def prepared(self) -> bool:
@@ -179,6 +181,8 @@ class Status(Record):
         """What somebody has to look at, each in a few words; none of a machine that is well or busy."""
         if not self.prepared or self.lock:
             return ()
+        if self.unfit:
+            return (self.unfit.why,)
         down = [
             f"{one.name} ({one.reason})" if one.reason else one.name
             for one in self.services

@@ -8,6 +8,7 @@ from typing import Any
 from pyinfra_overlaymig.format import FORMAT, history
 from pyinfra_overlaymig.format.errors import FormatError
 from pyinfra_overlaymig.format.json_fields import Fields, mismatch
+from pyinfra_overlaymig.format.needs import Unfit
 from pyinfra_overlaymig.format.octal import unescape_text
 from pyinfra_overlaymig.format.status import (
     UNKNOWN,
@@ -40,7 +41,7 @@ def parse(text: str) -> Status:
             f"the status has format {found}; this overlaymig reads format {FORMAT}",
             hint="update overlaymig here, or let machine_prepared update the machine's runner",
         )
-    return Status(known=True) if _has_no_runner(top) else _status(top)
+    return Status(known=True, unfit=_unfit(top)) if _has_no_runner(top) else _status(top)
 
 
 def _has_no_runner(top: Fields) -> bool:
@@ -74,7 +75,19 @@ def _status(top: Fields) -> Status:
         lock=top.optional("lock", _lock),
         audit=top.optional_text("audit"),
         missing=top.texts("missing"),
+        unfit=_unfit(top),
     )
+
+
+def _unfit(top: Fields) -> Unfit | None:
+    """A runner that is to be updated says nothing of it."""
+    if top.values.get("unfit") is None:
+        return None
+    words = top.texts("unfit")
+    try:
+        return Unfit(*words)
+    except TypeError as error:
+        raise mismatch(f"{top.where}.unfit", "a reason and a hint", f"{len(words)} texts") from error
 
 
 def _generations(top: Fields) -> tuple[Generation, ...]:

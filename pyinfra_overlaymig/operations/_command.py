@@ -13,6 +13,7 @@ from pyinfra.api import Host, QuoteString, State, StringCommand
 
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.operations._connection import answers, in_a_line, keep_watch, over_a_new_one, say_lost
+from pyinfra_overlaymig.operations._foreseen import foresee
 
 
 class LiveCommand(StringCommand):
@@ -125,7 +126,8 @@ def transaction(*words: str | StringCommand | QuoteString, confirm: int, **argum
 
 
 def failure(message: str, hint: str) -> StringCommand:
-    """A command that fails on this host alone, saying why; an exception would stop every host."""
+    """A command that fails on this host alone, saying why, here and beforehand; an exception would stop every host."""
+    foresee(message, hint)
     return StringCommand("printf '%s\\n  hint: %s\\n'", QuoteString(message), QuoteString(hint), ">&2; exit 1")
 
 

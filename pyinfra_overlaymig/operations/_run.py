@@ -13,6 +13,7 @@ from pyinfra_overlaymig.facts import MachineStatus
 from pyinfra_overlaymig.format.status import UNKNOWN, Status
 from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.operations._connection import in_a_line, keep_watch, say_lost
+from pyinfra_overlaymig.operations._foreseen import begin
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Memory:
     _shown: set[str] = field(default_factory=set)
     _coming: list[str] = field(default_factory=list)
     _gone: set[str] = field(default_factory=set)
+    _services: set[str] = field(default_factory=set)
 
     @property
     def _executing(self) -> bool:
@@ -85,6 +87,15 @@ class Memory:
         if not self._executing:
             self._coming.append(id)
 
+    def will_define(self, service: str) -> None:
+        """Remember that this run defines ``service`` on this host."""
+        if not self._executing:
+            self._services.add(service)
+
+    def may_come(self, service: str) -> bool:
+        """Whether ``service`` may be there by then, though it is not yet."""
+        return not self._executing and bool(self._coming or service in self._services)
+
     def will_go(self, ids: Iterable[str]) -> None:
         """Remember that the layers of these go."""
         if not self._executing:
@@ -105,5 +116,6 @@ _runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()
 
 def memory() -> Memory:
     """What this run knows of the host that the operation is for."""
+    begin()
     run = _runs.setdefault(host.state, _Run())
     return run.hosts.setdefault(host.name, Memory(host.name, run.plans, run.made))

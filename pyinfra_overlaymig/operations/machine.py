@@ -14,6 +14,7 @@ from pyinfra_overlaymig.format.status import Status
 from pyinfra_overlaymig.migration.runner import LAUNCHER, runner_digest, runner_packets
 from pyinfra_overlaymig.operations._arguments import read_first, truth
 from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._foreseen import foresee
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._upload import Upload
 
@@ -40,6 +41,9 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
         yield status_unknown(host)
         return
     changes = list(_changes(status))
+    if status.unfit and not changes:
+        yield failure(*status.unfit)
+        return
     if not changes:
         host.noop(f"runner {runner_digest()[:12]} is installed and nothing is missing")
         return
@@ -49,6 +53,9 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
     if not memory().shown_already("machine_prepared"):
         for change in changes:
             host.log(f"machine: {change}")
+    if status.unfit:
+        # The machine says so itself, once it has its runner.
+        foresee(*status.unfit)
     memory().changes()
     yield _prepare(packages)
 

@@ -29,6 +29,7 @@ from pyinfra_overlaymig.operations._command import (
     transaction,
 )
 from pyinfra_overlaymig.operations._folder import is_path, migration_at
+from pyinfra_overlaymig.operations._foreseen import foresee
 from pyinfra_overlaymig.operations._in_words import contents, edit, missing, refusals, remarks, warnings
 from pyinfra_overlaymig.operations._run import memory
 from pyinfra_overlaymig.operations._upload import Upload
@@ -105,11 +106,17 @@ def migration_applied(
     if state.is_executing and not status.prepared:
         yield failure(f"{host.name} has no runner", "put machine_prepared before migration_applied")
         return
+    if _edited(record, wanted):
+        refusal = failure(f"{wanted.id} was edited after it was applied (generation {record.generation})", _UNDO)
+        if not memory().shown_already(wanted.id):
+            _show_edit(wanted, record)
+        yield refusal
+        return
+    if status.unfit and status.prepared:
+        yield failure(*status.unfit)
+        return
     if not memory().shown_already(wanted.id):
         _announce(wanted, status, record, wait=wait)
-    if _edited(record, wanted):
-        yield failure(f"{wanted.id} is refused: {_was_edited(record)}", _UNDO)
-        return
     memory().will_come(wanted.id)
     memory().changes()
     # What a run that was killed left at work is just what is wanted.
@@ -125,9 +132,6 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None,
     if record and record.status == "committed":
         host.log(f"{wanted.id}: was interrupted after its commit: it will be completed, or taken back and applied anew")
         return
-    if _edited(record, wanted):
-        _announce_edit(wanted, record)
-        return
     for one in status.evidence:
         if one.id == wanted.id:
             host.log(f"{wanted.id}: the last attempt, at {one.failed_at}, was taken back ({_why(one.why)})")
@@ -139,8 +143,7 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None,
         host.log(f"  {line}")
     # Who waits is not refused for the lock.
     for why, remedy in refusals(wanted, replace(status, lock=None) if wait else status, memory().coming):
-        host.log(f"  will be refused: {why}")
-        host.log(f"  hint: {remedy}")
+        foresee(why, remedy, wanted.id)
 
 
 def _announce_plan(wanted: Migration) -> None:
@@ -170,12 +173,6 @@ def _announce_again(wanted: Migration, status: Status, record: MigrationRecord |
     return found.used
 
 
-def _announce_edit(wanted: Migration, record: MigrationRecord) -> None:
-    host.log(f"{wanted.id}: will be refused: {_was_edited(record)}")
-    host.log(f"  hint: {_UNDO}")
-    _show_edit(wanted, record)
-
-
 def _show_edit(wanted: Migration, record: MigrationRecord) -> None:
     first = memory().shown_for(f"{wanted.digest} {record.digest}")
     if first:
@@ -202,10 +199,6 @@ def _why(word: str) -> str:
 
 def _edited(record: MigrationRecord | None, wanted: Migration) -> TypeGuard[MigrationRecord]:
     return bool(record and record.active and record.status == "applied" and record.digest != wanted.digest)
-
-
-def _was_edited(record: MigrationRecord) -> str:
-    return f"it was edited after it was applied (generation {record.generation})"
 
 
 def _apply(wanted: Migration, *, wait: bool, confirm: int) -> StringCommand:

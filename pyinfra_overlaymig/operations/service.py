@@ -9,7 +9,7 @@ from graphlib import CycleError
 from importlib import resources
 from typing import Final
 
-from pyinfra import host, state
+from pyinfra import host
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.errors import InvalidMigration
@@ -131,7 +131,7 @@ def s6_service(
         yield failure(f"the services of {host.name} are unknown", "see the error of the fact S6Services above")
         return
     found = services.get(service)
-    if found is None and present and not files and state.is_executing:
+    if found is None and present and not files and not memory().may_come(service):
         names = ", ".join(sorted(services)) or "none"
         yield failure(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
         return
@@ -153,6 +153,8 @@ def s6_service(
         return
     if not memory().shown_already(f"s6_service {scandir}/{service} {steps}"):
         host.log(f"service {service}: {', '.join(in_words(step) for step in steps)}")
+    if files:
+        memory().will_define(service)
     memory().changes()
     arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
     script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 
 from pyinfra_overlaymig.format import needs
-from pyinfra_overlaymig.format.paths import BASE, RUN, STAGING
-from pyinfra_overlaymig.runner import base, files, linux, mountinfo, mounts, spawn
+from pyinfra_overlaymig.format.paths import BASE, DATA, RUN, STAGING
+from pyinfra_overlaymig.runner import base, files, linux, mountinfo, mounts, spawn, store
 
 
 def missing() -> list[str]:
@@ -31,6 +31,17 @@ def booted() -> bool:
     mount = mountinfo.at("/", 1)
     there = base.inside() or bool(root())
     return there and mount is not None and mount.kind == "overlay" and files.there(f"{RUN}/running")
+
+
+def unfit() -> needs.Unfit | None:
+    """Why no migration can be applied here, whatever it is; nothing on a machine that will do."""
+    if not os.path.isdir(DATA):
+        return needs.NO_DATA
+    if linux.filesystem_type(DATA) == linux.OVERLAYFS_MAGIC:
+        return needs.NO_VOLUME
+    if booted():
+        return None
+    return needs.base_alone(current) if (current := store.current()) else needs.NOT_BOOTED
 
 
 def hint(lacking: list[str]) -> str:

@@ -33,6 +33,8 @@ _ROOM = "remove what is not needed, or make the volume larger"
 
 def check(bundle: Bundle) -> None:
     """Leaves with 3, saying why, when the migration cannot be applied."""
+    if unfit := capabilities.unfit():
+        raise refused(*unfit)
     missing = capabilities.missing()
     if missing:
         raise refused(

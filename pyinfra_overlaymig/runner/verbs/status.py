@@ -54,6 +54,7 @@ def _document() -> dict[str, Any]:
         "lock": _lock(),
         "audit": auditd.state(),
         "missing": capabilities.missing(),
+        "unfit": capabilities.unfit(),
     }
 
 
