@@ -73,6 +73,15 @@ def test_services_that_never_get_ready_after_boot_fall_back(fresh: Rig) -> None:
     assert (fresh.status().generation, fresh.status().failed_boots) == (3, 0)
 
 
+def test_check_tries_what_it_needs_and_leaves_nothing(fresh: Rig) -> None:
+    """An overlay on /data was mounted and is gone again."""
+    seen = "cat /proc/self/mountinfo; ls -A /data/system/staging"
+    before = fresh.sh(seen)
+    done = fresh.run(RUNNER, "check")
+    assert (done.code, done.out, done.err) == (0, "==> this machine has all that migrations need\n", "")
+    assert fresh.sh(seen) == before
+
+
 def test_boot_of_a_running_machine_is_refused(fresh: Rig) -> None:
     """The entrypoint called by hand would take services from under their supervisors."""
     result = fresh.run(RUNNER, "boot", "--", "true")

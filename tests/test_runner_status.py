@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.format.needs import PROGRAMS
+from pyinfra_overlaymig.format.needs import NOT_BOOTED, PROGRAMS
 from pyinfra_overlaymig.format.paths import MIGRATIONS
 from pyinfra_overlaymig.format.status import UNKNOWN, Evidence, LockOwner, Status
 from pyinfra_overlaymig.format.status_reader import parse
+from pyinfra_overlaymig.migration.bundle import pack
+from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.runner import capabilities, files, metadata, migrations, store, summary
 from pyinfra_overlaymig.runner.say import Leave
 from pyinfra_overlaymig.runner.verbs import diff
@@ -276,14 +278,26 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     assert "Permission denied" in done.stderr
 
 
-def test_check_tries_what_it_needs_and_leaves_nothing(tmp_path: Path) -> None:
-    """An overlay on /data was mounted and is gone again."""
+def test_machine_that_the_runner_has_not_booted_is_no_machine_for_migrations(tmp_path: Path) -> None:
+    """What they change would be gone with its next restart: `check` and `apply` refuse it, `status` says why."""
+    folder = tmp_path / "20250101-001_x"
+    folder.mkdir()
+    (folder / "migration.yaml").write_text("description: x\n")
+    (folder / "install.sh").write_text("#!/bin/sh\nset -eu\n")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/bundle").write_bytes(pack(load(folder)))
     done = run_in_sandbox(
-        f"mkdir -p /data/system/staging; cat /proc/self/mountinfo >/tmp/before\n{PROGRAM} check\n"
-        f"cat /proc/self/mountinfo | cmp - /tmp/before; ls -A /data/system/staging",
+        f"""
+        {PROGRAM} check || echo "exit $?"
+        {PROGRAM} apply /sandbox/bundle || echo "exit $?"
+        {PROGRAM} status
+        """,
         tmp_path,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "==> this machine has all that migrations need\n", "")
+    check, apply, status = done.stdout.splitlines()
+    assert (check, apply) == ("exit 3", "exit 3")
+    assert done.stderr.count("has not booted this machine") == 2
+    assert parse(status).unfit == NOT_BOOTED
 
 
 def test_check_names_what_the_base_lacks(tmp_path: Path) -> None:

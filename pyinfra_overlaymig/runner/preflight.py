@@ -33,13 +33,13 @@ _ROOM = "remove what is not needed, or make the volume larger"
 
 def check(bundle: Bundle) -> None:
     """Leaves with 3, saying why, when the migration cannot be applied."""
-    if unfit := capabilities.unfit():
-        raise refused(*unfit)
     missing = capabilities.missing()
     if missing:
         raise refused(
             f"this machine lacks: {', '.join(missing)}", "run machine_prepared, or install these packages in the base"
         )
+    if unfit := capabilities.unfit():
+        raise refused(*unfit)
     _check_relations(bundle)
     _check_stopped(bundle)
     _check_order(bundle)
