@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import subprocess
 import sys
@@ -11,19 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-import testinfra
 import yaml
 
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.lab.connection import connect
 from pyinfra_overlaymig.lab.layout import place
-from pyinfra_overlaymig.testing import Machine
 from tests.conftest import MACHINES
 from tests.rig import Rig
+from tests.stack import POSTGRES, STACK, seen_from_outside
 
 TOP = Path(__file__).parent.parent
 NAMES = [f"lab-{number}" for number in range(1, MACHINES + 1)]
-POSTGRES = "20240206-001_add_postgresql"
 
 
 def pyinfra(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,17 +30,6 @@ def pyinfra(*arguments: str) -> subprocess.CompletedProcess[str]:
         [program, "inventories/lab.py", *arguments],
         cwd=TOP, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-
-
-def seen_from_outside(running_lab: lab.Lab, name: str) -> Machine:
-    """A machine through testinfra and the system's own ssh."""
-    found = lab.machine(running_lab, name)
-    options = f"-F none -o UserKnownHostsFile={running_lab.known_hosts} -o StrictHostKeyChecking=yes"
-    return Machine(
-        testinfra.get_host(
-            f"ssh://root@{found.address}", ssh_identity_file=str(running_lab.key), ssh_extra_args=options
-        )
-    )
 
 
 def deploy_of(folder: Path, name: str, script: str, confirm: int = 60, **manifest: object) -> str:
@@ -107,85 +93,6 @@ def test_dry_run_says_what_would_change_and_touches_nothing(deployed: lab.Lab) -
     assert "make jq tree" in done.stderr
     after = seen_from_outside(deployed, "lab-1").status
     assert (after.generations, after.migrations) == (before.generations, before.migrations)
-
-
-STACK = (
-    POSTGRES,
-    "20240301-001_add_build_tools",
-    "20240501-001_add_redis",
-    "20240502-001_add_nginx",
-    "20240503-001_add_worker_python",
-    "20240504-001_add_worker",
-)
-
-
-@pytest.fixture(scope="module")
-def stacked(deployed: lab.Lab) -> Machine:
-    """A machine with all migrations of the folder, by deploys/stack.py."""
-    done = pyinfra("-y", "--limit", "lab-3", "deploys/stack.py")
-    assert done.returncode == 0, done.stderr
-    return seen_from_outside(deployed, "lab-3")
-
-
-def done_by_worker(machine: Machine, job: str) -> bool:
-    """Give the worker a job, through Redis; whether it is found in PostgreSQL."""
-    machine.host.check_output(f"redis-cli rpush jobs {job}")
-    query = shlex.quote(f"select 1 from done where job = '{job}'")  # noqa: S608 - no stranger's text
-    for _ in range(50):
-        if machine.host.run(f"cd /; s6-setuidgid postgres psql -qAt worker -c {query}").stdout:
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def test_all_migrations_of_the_folder(stacked: Machine) -> None:
-    """A stack of services that need each other, a library, and a Python environment: all of it works."""
-    assert stacked.status.stack == STACK
-    assert stacked.host.run("echo '{\"a\": 1}' | jq .a").stdout == "1\n"
-    assert stacked.host.run("/opt/worker/bin/python -c 'import psycopg, redis'").rc == 0
-    for name in ("postgresql", "redis", "nginx", "worker"):
-        assert stacked.service(name).is_ready, name
-    for path in ("/var/lib/postgresql", "/var/lib/redis", "/srv/www"):
-        assert stacked.state(path).is_mounted, path
-    get = r"exec 3<>/dev/tcp/127.0.0.1/80; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3"
-    page = stacked.host.run(f"bash -c {shlex.quote(get)}")
-    assert "It works." in page.stdout
-    assert "GET / " in stacked.host.file("/data/state/var/log/nginx/current").content_string
-    assert done_by_worker(stacked, "first")
-
-
-def test_services_come_up_in_the_order_of_their_needs(stacked: Machine, deployed: lab.Lab) -> None:
-    """After a restart the worker gets ready after PostgreSQL and Redis, and works."""
-    lab.restart(deployed, "lab-3")
-    for _ in range(100):
-        if all(stacked.service(name).is_ready for name in ("postgresql", "redis", "worker")):
-            break
-        time.sleep(0.3)
-    since = {
-        name: stacked.host.check_output(f"s6-svstat -o readysince /run/service/{name}")
-        for name in ("postgresql", "redis", "worker")
-    }
-    # TAI64N labels sort as the times do.
-    assert since["worker"] > max(since["postgresql"], since["redis"])
-    # Had it run before they were ready, it would have died of that.
-    assert stacked.host.check_output("s6-svdt /run/service/worker") == ""
-    assert done_by_worker(stacked, "second")
-
-
-def test_a_stopped_service_stops_what_needs_it(stacked: Machine, deployed: lab.Lab, tmp_path: Path) -> None:
-    """A migration that stops Redis meanwhile: the worker stops before it, and both are up again; others go on."""
-    before = {name: stacked.service(name).pid for name in ("postgresql", "nginx", "redis", "worker")}
-    rig = Rig(deployed, "lab-3", tmp_path)
-    result = rig.apply("20240601-001_pause", "echo x >/etc/pause", stop=["redis"])
-    assert result.code == 0, result.text
-    said = result.text.splitlines()
-    order = ["stopping service worker", "stopping service redis", "starting service redis again"]
-    places = [said.index(f"==> {line}") for line in [*order, "starting service worker again"]]
-    assert places == sorted(places)
-    assert "left running: nginx postgresql sshd" in result.text.replace("postgresql nginx", "nginx postgresql")
-    after = {name: stacked.service(name).pid for name in before}
-    assert {name for name in before if before[name] != after[name]} == {"redis", "worker"}
-    assert rig.run("system-migrate", "rollback", STACK[-1]).code == 0
 
 
 def test_restart_brings_everything_back_but_the_ephemeral_root(deployed: lab.Lab) -> None:
