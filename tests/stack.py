@@ -1,4 +1,4 @@
-"""What deploys/stack.py brings, checked from outside: test_readme.py does so on its way through the tour."""
+"""What deploys/ bring, checked from outside: test_readme.py does so on its way through the tour."""
 
 from __future__ import annotations
 
@@ -31,6 +31,20 @@ def seen_from_outside(running_lab: lab.Lab, name: str) -> Machine:
             f"ssh://root@{found.address}", ssh_identity_file=str(running_lab.key), ssh_extra_args=options
         )
     )
+
+
+def postgresql_answers(machine: Machine) -> None:
+    """Sealed as a layer, state split off, supervised, ready and answering SQL."""
+    assert machine.migration(POSTGRES).is_applied
+    assert machine.service("postgresql").is_ready
+    assert machine.state("/var/lib/postgresql").is_mounted
+    assert machine.host.package("postgresql").is_installed
+    assert machine.host.file("/data/state/services/postgresql/initialized").is_file
+    layer = machine.host.file(f"/data/system/layers/{POSTGRES}/var/lib/postgresql")
+    assert layer.listdir() == [], "no state may be left in the layer"
+    answer = machine.host.run("su postgres -c \"psql -qAt -c 'select 6 * 7'\"")
+    assert answer.stdout == "42\n"
+    assert any(line.endswith(" usr/lib/postgresql") for line in machine.migration(POSTGRES).changes)
 
 
 def done_by_worker(machine: Machine, job: str) -> bool:

@@ -204,6 +204,11 @@ BEFORE: dict[str, Callable[[Newcomer], None]] = {
 """What has happened meanwhile in a newcomer's world."""
 
 
+def checks_postgresql(newcomer: Newcomer) -> None:
+    for name in ("lab-1", "lab-2", "lab-3"):
+        stack.postgresql_answers(stack.seen_from_outside(newcomer.lab, name))
+
+
 def checks_the_stack(newcomer: Newcomer) -> None:
     machine = stack.seen_from_outside(newcomer.lab, "lab-1")
     stack.all_of_it_works(machine)
@@ -212,6 +217,18 @@ def checks_the_stack(newcomer: Newcomer) -> None:
 
 def checks_the_order(newcomer: Newcomer) -> None:
     stack.came_up_in_the_order_of_needs(stack.seen_from_outside(newcomer.lab, "lab-1"))
+
+
+def checks_a_script(newcomer: Newcomer) -> None:
+    """What the README says that a script may count on, asked by one."""
+    rig = newcomer.rig("lab-3")
+    given = rig.folder / COUNTS / "files/etc/given"
+    given.parent.mkdir(parents=True)
+    given.write_text("given\n")
+    rig.sh("echo mine >/tmp/mine; echo kept >/var/lib/postgresql/kept")
+    done = rig.apply(COUNTS, SCRIPT, state=["/var/lib/counts"])
+    assert done.code == 0, done.text
+    rig.sh("[ -e /tmp/mine ]; [ ! -e /tmp/new ]; [ ! -e /var/tmp/new ]; [ -z \"$(pgrep -f '^sleep 1234$')\" ]")
 
 
 def checks_exits(newcomer: Newcomer) -> None:
@@ -234,9 +251,26 @@ def checks_exits(newcomer: Newcomer) -> None:
     shutil.rmtree(folder)
 
 
+COUNTS = "20250630-001_counts"
+SCRIPT = r"""
+[ "$PWD $(umask) $(id -u)" = "/ 0022 0" ]
+[ ! -t 1 ]
+if read -r line || mkdir /data/x; then exit 1; fi
+[ "$HOME $LANG $TERM $MIGRATION_ID" = "/root C.UTF-8 dumb 20250630-001_counts" ]
+[ "$PATH" = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ]
+names=$(env | cut -d = -f 1 | sort | tr '\n' ' ')
+[ "$names" = "DEBIAN_FRONTEND DPKG_FORCE HOME LANG MIGRATION_ID PATH PWD TERM " ]
+[ "$(cat /etc/given /var/lib/postgresql/kept | tr '\n' ' ')" = "given kept " ]
+[ -d /var/lib/counts ]; [ -s /etc/resolv.conf ]; [ -d /sys/class/net/eth0 ]
+[ ! -e /tmp/mine ]; [ -z "$(ls /data)" ]
+code=0; policy-rc.d || code=$?; [ "$code" = 101 ]
+echo new >/tmp/new; echo new >/var/tmp/new; sleep 1234 &
+"""
 AFTER: dict[str, Callable[[Newcomer], None]] = {
+    "pyinfra inventories/lab.py deploys/postgres.py": checks_postgresql,
     "pyinfra -y inventories/lab.py deploys/stack.py --limit lab-1": checks_the_stack,
     "overlaymig lab restart lab-1": checks_the_order,
+    "overlaymig lab exec lab-1 -- system-migrate gc": checks_a_script,
     "pyinfra -y inventory.py services.py": checks_exits,
 }
 """What is as the README says, once it was typed."""
