@@ -16,8 +16,14 @@ from tests.volume import volume
 
 MACHINES = 3
 LONGEST = [
-    *("test_vm_power.py", "test_s6_service.py", "test_runner_crash.py", "test_end_to_end.py", "test_audit_vm.py"),
-    *("test_runner_rollback.py", "test_runner_services.py", "test_lab_interrupted.py", "test_runner_failure.py"),
+    *("test_vm_power.py", "test_s6_service.py", "test_runner_crash.py", "test_end_to_end.py", "test_readme.py"),
+    *(
+        "test_audit_vm.py",
+        "test_runner_rollback.py",
+        "test_runner_services.py",
+        "test_lab_interrupted.py",
+        "test_runner_failure.py",
+    ),
     *("test_lab_machines.py", "test_runner_broken.py", "test_runner_state.py", "test_runner_switch.py"),
     "test_audit_session.py",
 ]
