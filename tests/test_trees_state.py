@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -622,6 +623,25 @@ def test_what_somebody_made_immovable_is_refused_by_name_before_the_commit(disk:
         else:
             subprocess.run(["chattr", f"-{flags[0][1]}", world.live / flags[1]], check=True)
     assert (world.live / "d/file").read_text() == "x"
+
+
+@pytest.mark.parametrize("place", ["file", "d", "d/e"])
+def test_what_something_is_mounted_over_is_refused_by_name_before_the_commit(disk: Path, place: str) -> None:
+    """It cannot be replaced, nor moved away with what is mounted in it; beside it, and within it, the rest can."""
+    world = World(disk)
+    (world.live / "d/e").mkdir(parents=True)
+    (world.live / "file").write_text("x")
+    mounted, top = world.live / place, place.partition("/")[0]
+    with world.stage() as seen:
+        shutil.rmtree(seen / "d")
+        (seen / "file").write_text("y")
+    linux.mount(str(mounted), str(mounted), None, linux.MS_BIND)
+    try:
+        with pytest.raises(Leave, match=f"would replace or remove .*/{top}, and something is mounted there"):
+            state.plan(str(world.journal))
+    finally:
+        linux.umount(str(mounted))
+    state.plan(str(world.journal))
 
 
 def test_immovable_state_is_in_nobodys_way(disk: Path) -> None:

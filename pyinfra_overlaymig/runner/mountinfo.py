@@ -68,6 +68,22 @@ def _holds(one: Mount, other: Mount) -> bool:
     return other.place.startswith(f"{one.place.rstrip('/')}/")
 
 
+def covered(mounts: list[Mount]) -> set[tuple[str, str]]:
+    """What each lies over: the device, and the path in its file system, by whichever mount of that it is named."""
+    by_id = {one.id: one for one in mounts}
+    return {_inner(by_id[one.parent], one.place) for one in mounts if one.parent in by_id}
+
+
+def inner(path: str, mounts: list[Mount]) -> tuple[str, str]:
+    """The device that ``path`` is on, and its path in the file system there."""
+    holding = [one for place, one in visible(mounts).items() if place in ("/", path) or path.startswith(f"{place}/")]
+    return _inner(max(holding, key=lambda one: len(one.place)), path)
+
+
+def _inner(one: Mount, path: str) -> tuple[str, str]:
+    return one.device, f"{one.root.rstrip('/')}/{path[len(one.place.rstrip('/')) + 1 :]}".rstrip("/")
+
+
 def is_mount(path: str) -> bool:
     """Whether something is mounted at ``path``; not so where it is a link."""
     return at(os.path.normpath(path)) is not None

@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format.octal import escape_path
-from pyinfra_overlaymig.runner import copies, files, immovable, state_far, state_links, trees
+from pyinfra_overlaymig.runner import copies, files, immovable, mountinfo, state_far, state_links, trees
 from pyinfra_overlaymig.runner.say import Leave
 
 TYPE_CHECKING = False
@@ -53,6 +53,7 @@ def write(directory: str, live: str) -> None:
         kinds = _upper_kinds(upper)
     found = decide(kinds, _live_kinds(live, kinds))
     _refuse_other_file_systems(live, found)
+    _refuse_mounted(live, found)
     _refuse_immovable(upper, live, found)
     for path in (*found.had, *found.new):
         clean(f"{upper}/{path}")
@@ -117,6 +118,22 @@ def _refuse_other_file_systems(live: str, found: Decision) -> None:
                 9, f"the install script changed {live}/{path}, which is on another file system than {live}: that cannot"
                 " be done in one step",
                 "leave what is there to the service, or have each state path on one file system",
+            )  # fmt: skip
+
+
+def _refuse_mounted(live: str, found: Decision) -> None:
+    """What something is mounted over cannot be replaced (EBUSY), nor be moved away without taking that with it."""
+    if not found.had:
+        return
+    mounts = mountinfo.read(1)
+    device, top = mountinfo.inner(live, mounts)
+    taken = [path for on, path in mountinfo.covered(mounts) if on == device]
+    for path in found.had:
+        place = f"{top}/{path}"
+        if any(one == place or one.startswith(f"{place}/") for one in taken):
+            raise Leave(
+                9, f"the migration would replace or remove {live}/{path}, and something is mounted there",
+                "unmount it first (findmnt names it), or leave what is there as it is",
             )  # fmt: skip
 
 
