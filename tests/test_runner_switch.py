@@ -77,6 +77,15 @@ def test_no_mount_is_left_over_by_switches(fresh: Rig) -> None:
     assert len(fresh.sh("ls /data/system/upper").split()) <= 4
 
 
+def test_what_was_mounted_by_hand_is_unmounted_by_one_umount(fresh: Rig) -> None:
+    """A switch carries it, also what is mounted in it and over files, and leaves no copy below."""
+    fresh.sh("mount -t tmpfs none /opt; mkdir /opt/in; mount -t tmpfs none /opt/in")
+    fresh.sh("mount --bind /etc/hostname /etc/issue")
+    for number in (1, 2):
+        assert fresh.apply(f"20250101-00{number}_more", "echo x >/etc/more").code == 0
+    fresh.sh("umount /opt/in /opt /etc/issue; ! grep -E ' /opt| /etc/issue' /proc/self/mountinfo")
+
+
 @pytest.fixture
 def small_disk(fresh: Rig, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
     """A machine whose /data is a real file system of 60 MB, or as many as the test says."""

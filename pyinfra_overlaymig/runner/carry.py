@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from pyinfra_overlaymig.format import octal
-from pyinfra_overlaymig.format.paths import LIVE, OLD, RUN, STAGING, STATE, is_below
+from pyinfra_overlaymig.format.paths import DATA, LIVE, OLD, RUN, STAGING, STATE, is_below
 from pyinfra_overlaymig.runner import copies, data_mounts, directories, files, linux, mountinfo, state_places, store
 from pyinfra_overlaymig.runner.linux import MS_BIND, MS_MOVE, MS_REC
 from pyinfra_overlaymig.runner.say import warn
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _KERNELS = ("/dev", "/proc", "/sys")
 """Nobody stands in them with what would be missed: their copies serve."""
+_BELOW = (RUN.rpartition("/")[0], DATA)
+"""The runner works in them: they are never gone, and keep a copy below."""
 OWN = ("/tmp", "/var/tmp")  # noqa: S108 - nothing is made there: they are mounted
 """Mounts of the runner's that are everybody's: temporary.py makes them at boot."""
 _STATE, _CARRIED = f"{RUN}/state", f"{RUN}/carried"
@@ -137,7 +139,7 @@ def complete() -> None:
         id, _, field = line.replace("\t", " ").partition(" ")
         place = octal.unescape_text(field)
         if place not in _KERNELS and at.get(int(id)) == OLD + place:
-            _replace(f"{OLD}{place}", place) if place in OWN else _move(f"{OLD}{place}", place)
+            _move(f"{OLD}{place}", place) if place in _BELOW else _replace(f"{OLD}{place}", place)
     # Where /run is no mount of its own, the view still hangs in the old root.
     if any(place == OLD + RUN for place in at.values()):
         _move(OLD + RUN, RUN)
@@ -158,7 +160,7 @@ def detach() -> None:
 
 
 def _replace(source: str, place: str) -> None:
-    """As `_move`, with no copy left below it: what it is a copy of lies on /data, and could not be removed there."""
+    """As `_move`, with no copy left below it: whoever unmounts it would find that, and keep in use what it is of."""
     with suppress(OSError):
         linux.umount(LIVE + place, linux.MNT_DETACH)
     if not _move(source, place):
