@@ -245,6 +245,8 @@ cat /proc/$(pgrep -f 'sleep 7777')/environ
 cat /proc/$(pgrep -f 'sleep 1111')/environ
 cat /data/state/var/log/web/current
 exec 9</data/state/var/log/web/lock
+exec 9</run/overlaymig-state.lock
+ls /run/overlaymig-audit
 cat /run/services/web/env/PASSWORD
 cat /etc/s6/services/web/env/PASSWORD
 s6-svc -d /run/service/web

@@ -60,6 +60,8 @@ def start(lab: Lab, report: Report) -> None:
     leave(lab)
     for directory in (lab.audit / "answers", lab.audit / "sessions", lab.audit / "log"):
         directory.mkdir(parents=True, exist_ok=True)
+    # Machines see it too: who of their users may read the lock may hold it for ever.
+    lab.audit.chmod(0o700)
     (lab.audit / "lock").touch()
     if not (lab.audit / "ask").is_fifo():
         os.mkfifo(lab.audit / "ask", 0o600)

@@ -1,7 +1,10 @@
 #!/bin/sh
 # Binds the state that this service works on, and sees to its owners, before it starts; marks it as initialized.
 set -eu
-# Services that share a state path start at the same time.
+# Services that share a state path start at the same time. Root's alone: whoever may read a lock may hold it for ever.
+(umask 077 && : >>/run/overlaymig-state.lock)
+# One that was made by an older pre-start.
+chmod 600 /run/overlaymig-state.lock
 exec 9>>/run/overlaymig-state.lock
 flock 9
 
