@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pyinfra_overlaymig.runner import copies, linux, trees
+from pyinfra_overlaymig.runner import copies, files, immovable, linux, trees
 from tests import tree_model
 from tests.volume import volume
 
@@ -192,6 +192,25 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(place: Path) -> None:
     finally:
         linux.umount(str(place / "tree/d/held"))
         subprocess.run(["chattr", "-i", place / "tree/d"], check=True)
+
+
+@pytest.mark.parametrize("how", ["+i record", "+a record", "+i .", "+a ."])
+def test_records_are_written_whatever_somebody_made_of_them(place: Path, how: str) -> None:
+    """One that cannot be written would shut the way back; a directory stays what somebody made it."""
+    (place / "own").mkdir()
+    (place / "own/record").write_text("old")
+    (place / "own/current").symlink_to("1")
+    flag, name = how.split()
+    subprocess.run(["chattr", flag, place / "own" / name], check=True)
+    try:
+        files.write_file(str(place / "own/record"), "new")
+        files.replace_link("2", str(place / "own/current"))
+        assert (place / "own/record").read_text() == "new"
+        assert os.readlink(place / "own/current") == "2"
+        assert sorted(os.listdir(place / "own")) == ["current", "record"]
+        assert bool(immovable.why_at(str(place / "own"))) == (name == ".")
+    finally:
+        subprocess.run(["chattr", "-i", "-a", place / "own", place / "own/record"], check=True)
 
 
 def test_links_are_removed_and_not_followed(place: Path) -> None:

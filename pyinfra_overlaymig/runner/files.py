@@ -10,7 +10,7 @@ from pyinfra_overlaymig.format.paths import LOCK, RUN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def there(path: str) -> bool:
@@ -67,9 +67,27 @@ def names(directory: str) -> list[str]:
 def write_file(path: str, text: str, mode: int = 0o600) -> None:
     """``text`` becomes ``path`` by one rename; a crash leaves the old or the new content."""
     new = f"{path}.new"
-    # Its name can be on the disk before its contents are: after a loss of power they would be zeros.
-    write_plain(new, text, mode, durable=not path.startswith((f"{RUN}/", f"{LOCK}/")))
-    os.rename(new, path)
+
+    def write() -> None:
+        # Its name can be on the disk before its contents are: after a loss of power they would be zeros.
+        write_plain(new, text, mode, durable=not path.startswith((f"{RUN}/", f"{LOCK}/")))
+        os.rename(new, path)
+
+    _anyway(write, path)
+
+
+def _anyway(step: Callable[[], None], path: str) -> None:
+    """Changes ``path``, also where somebody made it or its directory immutable: a record does not shut the way back."""
+    try:
+        step()
+    except PermissionError:
+        from pyinfra_overlaymig.runner import immovable
+
+        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            immovable.anyway(step, directory, os.path.basename(path))
+        finally:
+            os.close(directory)
 
 
 def write_plain(path: str, text: str, mode: int = 0o600, *, durable: bool = False) -> None:
@@ -110,10 +128,14 @@ def sync_dir(path: str) -> None:
 def replace_link(target: str, path: str) -> None:
     """``path`` becomes a symbolic link to ``target``, by one rename."""
     new = f"{path}.new"
-    with suppress(FileNotFoundError):
-        os.unlink(new)
-    os.symlink(target, new)
-    os.rename(new, path)
+
+    def replace() -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        os.symlink(target, new)
+        os.rename(new, path)
+
+    _anyway(replace, path)
 
 
 def make_dirs(*paths: str, mode: int = 0o755) -> None:

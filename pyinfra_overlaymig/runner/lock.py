@@ -45,7 +45,8 @@ def take(verb: str, id: str = "", *, wait: bool = False, aloud: bool = True) -> 
     it is not to be ``aloud``.
     """
     files.make_dirs(LOCK)
-    descriptor = os.open(_FLOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    # Not to be written: nothing is, and one that somebody made immutable would shut every way.
+    descriptor = os.open(_FLOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # Whoever took it has to live with a dead terminal from here on.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

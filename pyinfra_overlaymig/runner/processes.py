@@ -181,6 +181,8 @@ def end(victims: Iterable[Process], number: signal.Signals, patience: float) -> 
             for descriptor in left:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, one)
+                    # One that stands still would hear it at the end only.
+                    signal.pidfd_send_signal(descriptor, signal.SIGCONT)
             left = _wait(left, Deadline(seconds))
         return list(left.values())
     finally:
