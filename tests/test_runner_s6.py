@@ -228,6 +228,16 @@ def test_drop_ends_what_is_left_behind(machine: Machine, stray: str, capfd: pyte
     assert machine.install("a", "exec sleep 11003")
 
 
+def test_what_stands_still_hears_its_signal_at_once() -> None:
+    """A stopped process would hear TERM when somebody continues it, and be killed at the limit."""
+    with subprocess.Popen(["/usr/bin/sleep", "11009"]) as child:
+        child.send_signal(signal.SIGSTOP)
+        found = processes.read(child.pid)
+        assert found
+        assert processes.end([found], signal.SIGTERM, 20.0) == []
+        assert child.wait() == -signal.SIGTERM
+
+
 @s6_is_here
 @pytest.mark.parametrize("step", ["drop", "pause"])
 def test_hung_check_ends_with_its_service(machine: Machine, step: str) -> None:
@@ -455,8 +465,12 @@ def test_as_before_is_said_of_what_was_looked_at(
     for place in places:
         s6.control(place, "r")
     assert as_before.words(seen) == "the machine is as it was before"
-    monkeypatch.setattr(mountinfo, "read", lambda _pid: [mountinfo.Mount(1, 0, "0:1", "/", "/new", "", "tmpfs", "")])
+    # What a health check has stopped is started again: it was up.
     s6.control(places[0], "d")
+    assert within(5, lambda: status(places[0]).stopped)
+    assert as_before.words(seen) == "the machine is as it was before"
+    monkeypatch.setattr(mountinfo, "read", lambda _pid: [mountinfo.Mount(1, 0, "0:1", "/", "/new", "", "tmpfs", "")])
+    assert supervision.drop("ready")
     assert supervision.drop("silent")
     assert "what is not as it was before is named above" in as_before.words(seen._replace(generation=4))
     said = capfd.readouterr().err

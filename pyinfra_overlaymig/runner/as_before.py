@@ -10,9 +10,9 @@ from functools import partial
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import paths
-from pyinfra_overlaymig.runner import files, mountinfo, readiness, s6, services, store
+from pyinfra_overlaymig.runner import files, mountinfo, readiness, s6, services, store, supervision
 from pyinfra_overlaymig.runner.clock import Deadline
-from pyinfra_overlaymig.runner.say import warn
+from pyinfra_overlaymig.runner.say import say, warn
 
 _UP_WITHIN = 2.0
 """Seconds for one that was up and not ready, and so tells nothing more."""
@@ -46,12 +46,22 @@ def words(seen: Seen, *, whole: bool = True) -> str:
 
     Not ``whole``: that services are not up was said.
     """
+    _start_again(seen.services)
     lacking = [*_generation(seen.generation), *_services(seen.services, wait=whole), *_places(seen.mounts)]
     for one in lacking:
         warn(f"not as before: {one}")
     if whole and not lacking:
         return "the machine is as it was before"
     return f"generation {store.current()} runs again, and what is not as it was before is named above"
+
+
+def _start_again(before: dict[str, bool]) -> None:
+    """Those that were up and have been told to stop since: by a health check, or because they gave up meanwhile."""
+    for name in before:
+        status = s6.read(services.linked(name))
+        if status and not status.wanted_up:
+            say(f"starting service {name} again")
+            supervision.start(name)
 
 
 def _generation(before: int) -> list[str]:
