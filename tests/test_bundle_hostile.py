@@ -18,7 +18,7 @@ from pyinfra_overlaymig.migration.bundle import pack
 from pyinfra_overlaymig.migration.folder import load
 from pyinfra_overlaymig.runner import bundle
 from pyinfra_overlaymig.runner.say import Leave
-from tests.forged import parts
+from tests.forged import Part, forge, parts
 
 ID = "20250201-001_hostile"
 
@@ -131,6 +131,32 @@ def test_archive_that_nothing_packs(good: bytes, tmp_path: Path, what: str) -> N
     assert time.monotonic() - begun < 5
     made = [one.name for one in tmp_path.rglob("*") if one.is_file() and one.stat().st_size > 1 << 20]
     assert made == []
+
+
+def test_what_is_wrong_is_said_in_few_words(tmp_path: Path) -> None:
+    """By the name of the member or service, however much came."""
+    folder = tmp_path / ID
+    (folder / "files/etc").mkdir(parents=True)
+    (folder / "files/etc/link").symlink_to("target")
+    (folder / "migration.yaml").write_text("description: x\nservices: {web: {run: exec sleep 1}}\n")
+    (folder / "install.sh").write_text("#!/bin/sh\n")
+    found = parts(pack(load(folder)))
+    text = {one.name: one.data or b"" for one in found}
+    often = text["plan"].replace(b"service web\n", b"depends 20200101-001_x\n" * 20000 + b"service web\n")
+    for words, forged in {
+        "'install.sh' twice": forge(found, Part("install.sh", text["install.sh"])),
+        "'files/etc' twice": forge(found, Part("files/etc")),
+        "'files/etc/link' twice": forge(found, Part("files/etc/link", link="x")),
+        "no service of the plan": forge(found, changed={"limits": text["limits"] + b"restart other always\n"}),
+        "twice: 20200101-001_x": forge(found, changed={"plan": often}),
+        "the limit timeout is 'x999": forge(found, changed={"limits": b"timeout x" + b"9" * 50000 + b"\n"}),
+    }.items():
+        (tmp_path / "bundle").write_bytes(forged)
+        with (tmp_path / "bundle").open("rb") as source, pytest.raises(Leave) as left:
+            bundle.receive(str(tmp_path / "incoming"), source.fileno())
+        assert left.value.code == 4
+        assert words in left.value.what
+        assert len(left.value.what) < 600
 
 
 def test_archive_that_others_pack(good: bytes, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def _check(plan: Plan) -> None:
     _each((*plan.stop, *plan.services), rules.valid_service, "is no service name")
     for values in (plan.depends + plan.conflicts, plan.stop, plan.services):
         if len(set(values)) != len(values):
-            raise FormatError(f"the plan says one thing twice: {' '.join(sorted(values))}")
+            raise FormatError(f"the plan says one thing twice: {next(one for one in values if values.count(one) > 1)}")
     if plan.id in plan.depends + plan.conflicts:
         raise FormatError(f"the plan of {plan.id} depends on itself, or conflicts with itself")
     _check_state(plan)

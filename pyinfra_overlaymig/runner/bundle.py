@@ -35,6 +35,7 @@ _ABOUT = (
 _READ = ("plan", "limits", "sums")
 _LONGEST_ABOUT, _LONGEST_TEXT, _LONGEST_END = 1 << 16, 64 << 20, 4 << 20
 """Bytes: of a header about the next one, of what is read at once, of what follows an archive's end."""
+_LONGEST_WORDS = 500
 _LEFT, _INODES_LEFT = 64 << 20, 2048
 """What preflight wants to be free afterwards."""
 _NO_ARCHIVE = (ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, struct.error)
@@ -106,7 +107,13 @@ def _unpacking_failed(error: OSError) -> Leave:
 
 
 def _no_bundle(error: Exception) -> Leave:
-    return invalid(f"this is no bundle, or only a part of one: {error}", "pack it again, or upload it again")
+    return invalid(f"this is no bundle, or only a part of one: {_short(error)}", "pack it again, or upload it again")
+
+
+def _short(error: Exception) -> str:
+    """It quotes what came, of which a line may have megabytes."""
+    words = str(error)
+    return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}…"
 
 
 def _no_room() -> Leave:
@@ -133,6 +140,8 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: str, c
     inside = parts[0] in _TREES or (len(parts) == 1 and name in _ALONE)
     if not inside or not rules.inside(name) or (len(parts) > 1 and os.path.dirname(name) not in came.directories):
         raise ValueError(f"it holds {name!r}, which is no part of one")
+    if name in came.files or name in came.links or name in came.directories:
+        raise ValueError(f"it holds {name!r} twice")
     _refuse_what_is_too_large(member, directory)
     target = f"{directory}/{name}"
     if member.isdir():
@@ -167,9 +176,11 @@ def _checked(directory: str, came: _Came) -> Bundle:
     try:
         wanted = plan.parse(text["plan"])
         how = limits.parse(text["limits"])
+        if strange := {*how.ready, *how.restarts} - {*wanted.services}:
+            raise FormatError(f"the limits have {min(strange)!r}, which is no service of the plan")
     except FormatError as error:
         raise invalid(
-            f"the bundle is not right: {error}", "run machine_prepared, which brings a matching runner"
+            f"the bundle is not right: {_short(error)}", "run machine_prepared, which brings a matching runner"
         ) from error
     if not _is_planned(wanted, came):
         raise invalid("the bundle is damaged: its files are not those of its plan", "pack it again, or upload it again")
