@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from typing import Any
@@ -283,3 +284,21 @@ def test_reader_that_goes_away_does_not_undo_a_recovery(fresh: Rig) -> None:
     fresh.sh(f"(sleep 0.2; {RUNNER} recover) 2>&1 | true; sleep 3")
     assert [one.status for one in fresh.status().migrations] == ["applied"]
     assert fresh.sh("cat /etc/one") == "x\n"
+
+
+def test_output_that_cannot_be_written_changes_no_outcome(fresh: Rig) -> None:
+    """A full disk below the caller's log, a terminal that was hung up: what happened is what the exit code says."""
+    fresh.sh("cat >/tmp/bundle", stdin=fresh.migration("20250101-001_one", "echo begun; sleep 0.5; echo more"))
+    assert fresh.run("/bin/sh", "-c", f"exec >/dev/full; {RUNNER} apply /tmp/bundle").code == 0
+    assert fresh.run("/bin/sh", "-c", f"exec >/dev/full 2>&1; {RUNNER} rollback 0").code == 0
+    fresh.sh("cat >/tmp/bundle", stdin=fresh.migration("20250102-001_two", "echo begun; sleep 0.5; echo more"))
+    terminal, end = os.openpty()
+    argv = fresh.machine.enter("/bin/sh", "-c", f"trap '' HUP; {RUNNER} apply /tmp/bundle; echo $? >/tmp/code")
+    with subprocess.Popen(argv, stdin=end, stdout=end, stderr=end, start_new_session=True):
+        os.close(end)
+        seen = b""
+        while b"begun" not in seen:
+            seen += os.read(terminal, 4096)
+        os.close(terminal)
+    assert fresh.sh("cat /tmp/code") == "0\n"
+    assert fresh.status().stack == ("20250102-001_two",)

@@ -117,7 +117,8 @@ def _write(lines: Iterable[bytes]) -> bool:
     try:
         while text:
             text = text[os.write(1, text) :]
-    except (BrokenPipeError, ConnectionResetError):
+    except OSError:
+        # A reader that has gone, a terminal that was hung up (EIO), a full disk: the worker goes on, and says how it went.
         return False
     return True
 
