@@ -189,6 +189,17 @@ def test_environment_of_the_caller_changes_nothing(fresh: Rig) -> None:
     assert owner[0].startswith("who me_verb_evil")
 
 
+def test_limits_of_the_caller_are_not_the_migrations(fresh: Rig) -> None:
+    """Size of files, time of the processor, memory, open files: as much as the hard ones allow, and those too where
+    the runner may (a lab's machine may not).
+    """
+    script = 'for one in f t d v n; do ulimit "-$one"; done >/etc/limits'
+    fresh.sh("cat >/tmp/bundle", stdin=fresh.migration("20250201-001_limits", script))
+    done = fresh.run("/bin/bash", "-c", f"ulimit -S -f 0 -t 60 -d 300000 -v 300000 -n 20; {RUNNER} apply /tmp/bundle")
+    assert done.code == 0, done.text
+    assert fresh.sh("cat /etc/limits").split() == ["unlimited"] * 4 + ["1024"]
+
+
 def test_arguments_are_no_paths(safe: Rig) -> None:
     """Names of generations, migrations and captures with anything odd in them."""
     before = safe.tree()

@@ -5,8 +5,10 @@ table.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import NamedTuple
 
@@ -43,6 +45,8 @@ _VERBS = {
     "settle": _Verb("settle"),
     "version": _Verb("version", reads=True, in_base=False),
 }
+_DESCRIPTORS = 1024
+"""What a program may expect to have open."""
 _BETWEEN = ("recover", "gc", "drift", "settle")
 """What may have changed something when it fails where nobody expected it."""
 
@@ -128,9 +132,30 @@ def _run(given: str, arguments: list[str]) -> int:
         # What the caller names lies in the running root, which the base does not see: it is opened before.
         if hasattr(module, "open_arguments"):
             module.open_arguments(arguments)
+        if not verb.reads:
+            _lift_limits()
         base.enter()
     code: int = module.main(arguments)
     return code
+
+
+def _lift_limits() -> None:
+    """What the caller's shell allows itself (ulimit) is nothing to a migration; as far as it may be lifted."""
+    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        _lift(kind, resource.RLIM_INFINITY)
+    _lift(resource.RLIMIT_NOFILE, _DESCRIPTORS)
+
+
+def _lift(kind: int, wanted: int) -> None:
+    soft, hard = resource.getrlimit(kind)
+    if soft == resource.RLIM_INFINITY or 0 <= wanted <= soft:
+        return
+    enough = hard == resource.RLIM_INFINITY or 0 <= wanted <= hard
+    for limits in ((wanted, hard if enough else wanted), (hard, hard)):
+        # Without CAP_SYS_RESOURCE it goes as far as the hard one.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(kind, limits)
+            return
 
 
 def _unexpected(given: str) -> int:

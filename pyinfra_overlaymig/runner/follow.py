@@ -118,7 +118,7 @@ def _write(lines: Iterable[bytes]) -> bool:
         while text:
             text = text[os.write(1, text) :]
     except OSError:
-        # A reader that has gone, a terminal that was hung up (EIO), a full disk: the worker goes on, and says how it went.
+        # A reader that has gone, a terminal that was hung up (EIO), a full disk: the worker goes on all the same.
         return False
     return True
 
