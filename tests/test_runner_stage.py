@@ -33,6 +33,11 @@ def test_files_that_a_platform_brings(fresh: Rig) -> None:
     assert fresh.apply("20250101-006_links", script, drift="discard").code == 0
     made = fresh.sh(CHANGES.format("20250101-006_links")).splitlines()
     assert [line.split()[2] for line in made] == ["etc/hosts", "etc/hosts.mine", "usr/sbin/policy-rc.d"]
+    # What is lent has the very words that most write there.
+    script = "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d"
+    assert fresh.run(RUNNER, "rollback", "20250101-005_lent").code == 0
+    assert fresh.apply("20250101-007_policy", script).code == 0
+    assert fresh.sh("cat /usr/sbin/policy-rc.d") == "#!/bin/sh\nexit 101\n"
 
 
 def test_what_stays_nowhere_is_told(fresh: Rig) -> None:
