@@ -480,6 +480,18 @@ def test_as_before_is_said_of_what_was_looked_at(
         ("C f /opt/app.ini", True), ("A f /etc/app.d/more", True), ("C f /etc/localtime", False),
     ],
 )  # fmt: skip
+def test_a_path_is_named_as_a_whole() -> None:
+    """The file /etc/n is none that sshd reads because it knows /etc/nologin."""
+    for text, word, said in (
+        (b"/etc/nologin\0/etc/n", b"/etc/n", True),
+        (b"/etc/nologin\0/etc/n.d", b"/etc/n", False),
+        (b"'/etc/n'", b"/etc/n", True),
+        (b"/etc/ssh/sshd_config", b"/etc/ssh/", True),
+        (b"/etc/sshd", b"/etc/ssh/", False),
+    ):
+        assert in_use.says(text, word) == said, text
+
+
 def test_what_a_service_uses(machine: Machine, monkeypatch: pytest.MonkeyPatch, change: str, touched: bool) -> None:
     """What is mapped, what an interpreter has read, what its run script, its arguments or its program's text name."""
     top = machine.top / "files"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyinfra_overlaymig.runner import stage_root
 from tests.rig import RUNNER, Rig
 
 CHANGES = "cut -d ' ' -f 1,3,9 /data/system/migrations/{}/changes.list"
@@ -38,6 +39,20 @@ def test_files_that_a_platform_brings(fresh: Rig) -> None:
     assert fresh.run(RUNNER, "rollback", "20250101-005_lent").code == 0
     assert fresh.apply("20250101-007_policy", script).code == 0
     assert fresh.sh("cat /usr/sbin/policy-rc.d") == "#!/bin/sh\nexit 101\n"
+
+
+def test_files_have_another_second_than_those_they_replace() -> None:
+    """By second and length Python tells that what it compiled is old, and who has a file whether it changed."""
+    second = 10**9
+    now = 1_700_000_000 * second + 7
+    for replaced, moment in {
+        (): now,
+        (now - second, now - 2 * second): now,
+        (now, now - second): now - 7 + second,
+        (now + 3 * second, now): now - 7 + 4 * second,
+        (now + 10**9 * second,): now,
+    }.items():
+        assert stage_root.later(now, list(replaced)) == moment
 
 
 def test_what_stays_nowhere_is_told(fresh: Rig) -> None:

@@ -102,7 +102,7 @@ def release(before: int, to: int) -> None:
     to.
     """
     old = generation(before)
-    differences = [change for layer in {*store.stack(old)} ^ {*store.stack()} for change in _changes_of(layer)]
+    differences = [change for layer in {*store.stack(old)} ^ {*store.stack()} for change in changes_of(layer)]
     # The stack that it drifted from may be gone: what is left of a revert at boot.
     if not differences or not store.whole(old, aloud=False):
         return
@@ -129,7 +129,7 @@ def release(before: int, to: int) -> None:
             _take_metadata(top, path)
 
 
-def _changes_of(layer: str) -> list[Change]:
+def changes_of(layer: str) -> list[Change]:
     """What a layer changed; of one that is being taken back, its stage says it."""
     for folder in (MIGRATIONS, STAGING):
         text = files.read(f"{folder}/{layer}/changes.list")

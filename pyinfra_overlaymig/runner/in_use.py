@@ -35,6 +35,7 @@ _READ_ANEW = re.compile(
 """Below /etc: what is read each time that it is used, or by no service."""
 _DELETED = " (deleted)"
 _PATH = re.compile(r"/[\w.+@%:~-]+(?:/[\w.+@%~-]+)*")
+_GOES_ON = re.compile(rb"[\w.+@%~-]")
 _OF_A_SERVICE = ("run", "main", "prepare")
 """Programs of a service directory, which name what they read. Others are started each time that they are needed."""
 _LONGEST_SCRIPT = 256 << 10
@@ -214,10 +215,18 @@ def _configuration(changed: Collection[str]) -> list[str]:
 def _says(path: str, words: list[str]) -> bool:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return any(text.find(os.fsencode(word)) >= 0 for word in words)
+            return any(says(text, os.fsencode(word)) for word in words)
     except (*processes.GONE, ValueError):
         # It ended, or its program is empty.
         return False
+
+
+def says(text: mmap.mmap | bytes, word: bytes) -> bool:
+    """Whether a path, or a directory with its slash, is in ``text`` as a whole: /etc/n is not in /etc/nologin."""
+    at = text.find(word)
+    while at >= 0 and not word.endswith(b"/") and _GOES_ON.match(text, at + len(word)):
+        at = text.find(word, at + 1)
+    return at >= 0
 
 
 def _packaged(changed: Collection[str]) -> frozenset[str]:

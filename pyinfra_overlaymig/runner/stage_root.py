@@ -117,7 +117,7 @@ def lay_files(stage: Stage) -> None:
     Directories that exist keep their owner, mode and being links.
     """
     source = f"{stage.directory}/files"
-    moment = _later(time.time_ns(), _replaced(source, stage.root))
+    moment = later(time.time_ns(), _replaced(source, stage.root))
     files.write_plain(f"{stage.directory}/moment", f"{moment}\n")
     if os.path.isdir(source):
         _lay(source, stage.root, "", moment)
@@ -138,7 +138,7 @@ def _replaced(source: str, root: str) -> list[int]:
     return [one.st_mtime_ns for one in found if one and stat.S_ISREG(one.st_mode)]
 
 
-def _later(moment: int, replaced: list[int]) -> int:
+def later(moment: int, replaced: list[int]) -> int:
     """``moment``, or up to seconds after it: not the second of a file that is replaced, as what Python compiled, and
     web servers gave out, is told by second and length. A time that is far ahead is nobody's of just now.
     """
