@@ -56,15 +56,16 @@ def test_files_have_another_second_than_those_they_replace() -> None:
 
 
 def test_what_stays_nowhere_is_told(fresh: Rig) -> None:
-    """/run, /tmp, /dev/shm: more than empty files and directories; /data says what it is."""
+    """/run, /tmp, /dev: more than empty files and directories; /data says what it is."""
     script = """
     mkdir -p /run/app /tmp/dir; : >/run/app/lock; echo 12 >/run/app.pid; mkfifo /run/app/fifo; echo x >'/tmp/dir/a b'
-    echo x >/var/tmp/left; echo x >/dev/shm/left; echo x >/tmp/gone; rm /tmp/gone; echo kept >/etc/kept
+    echo x >/dev/plain; ln -s null /dev/link; echo x >/dev/shm/left
+    echo x >/tmp/gone; rm /tmp/gone; echo kept >/etc/kept
     """
     done = fresh.apply("20250101-001_left", script)
     assert done.code == 0, done.text
     (line,) = (line for line in done.out.splitlines() if "in no layer" in line)
-    assert line.endswith(": /run/app.pid /run/app/fifo /dev/shm/left /tmp/dir/a\\040b /var/tmp/left"), line
+    assert line.endswith(": /run/app.pid /run/app/fifo /dev/plain /dev/shm/left /tmp/dir/a\\040b"), line
     fresh.sh("test ! -e /run/app.pid; test ! -e /tmp/dir; cat /etc/kept")
     done = fresh.apply("20250101-002_none", "mkdir /run/app; : >/tmp/empty; apt-get --version >/dev/null")
     assert (done.code, "in no layer" in done.text) == (0, False), done.text

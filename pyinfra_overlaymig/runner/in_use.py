@@ -121,7 +121,11 @@ class _Look:
         """Whether the programs of a service directory name it: they read it and end, or become others."""
         texts = [f"{directory}/{name}" for name in _OF_A_SERVICE]
         texts += [f"{directory}/env/{name}" for name in files.names(f"{directory}/env")]
-        return any(self._is_named_in(_text(path)) for path in texts)
+        own = [_text(path) for path in texts]
+        # A script of its own that becomes the program is no process any more, and may have read configuration.
+        called = {path for text in own for path in _PATH.findall(text) if os.path.isfile(paths.LIVE + path)}
+        scripts = [text for text in map(_text, (paths.LIVE + path for path in called)) if text.startswith("#!")]
+        return any(map(self._is_named_in, (*own, *scripts)))
 
     def _is_named_in(self, text: str) -> bool:
         return any(map(self._is_read_by_name, _PATH.findall(text)))
