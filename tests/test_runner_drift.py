@@ -60,6 +60,24 @@ def test_what_was_only_opened_is_no_drift(fresh: Rig) -> None:
     fresh.sh("test -d /srv/mine")
 
 
+def test_directory_that_something_was_in_is_no_drift(fresh: Rig) -> None:
+    """A file was made and removed by hand deep in it: a migration that removes it, or makes it anew, does so."""
+    assert fresh.apply("20250101-001_base", "mkdir -p /opt/a/b/c; echo x >/opt/a/b/x").code == 0
+    for script, left in {
+        "rm -rf /opt/a; echo file >/opt/a": "/opt/a",
+        "rm -rf /opt/a; mkdir /opt/a": "/opt/a",
+        "rm -rf /opt/a": "",
+        "rm -rf /opt/a/b/c; ln -s x /opt/a/b/c": "/opt/a /opt/a/b /opt/a/b/c /opt/a/b/x",
+    }.items():
+        fresh.sh("touch /opt/a/b/c/t; rm /opt/a/b/c/t")
+        result = fresh.apply("20250102-001_next", script)
+        assert result.code == 0, result.text
+        assert fresh.sh("find /opt -mindepth 1 | sort").split() == left.split(), script
+        assert "opt" not in fresh.sh(f"{RUNNER} drift --raw")
+        assert fresh.run(RUNNER, "rollback", "20250101-001_base").code == 0
+        assert fresh.sh("cat /opt/a/b/x; test -d /opt/a/b/c") == "x\n"
+
+
 def test_directory_that_carries_drift_takes_over_new_metadata(fresh: Rig) -> None:
     """A migration's chmod of a directory shows although a file was changed by hand inside it."""
     fresh.sh("echo x >/etc/ssh/mine")

@@ -114,6 +114,22 @@ def test_what_is_bound_to_the_root_before(fresh: Rig) -> None:
     assert fresh.status().stale == ()
 
 
+def test_what_has_mounts_of_its_own(fresh: Rig) -> None:
+    """The kernel moves it to no other root: a service is restarted, others are named; what they made until then is
+    there, also what is made while the root changes.
+    """
+    counts = "n=0; while :; do n=$((n+1)); echo $n >/srv/$0.new; mv /srv/$0.new /srv/$0; done"
+    services = {"apart": {"run": f"exec unshare -m sh -c '{counts}' service"}}
+    assert fresh.apply("20250101-001_apart", ":", services=services).code == 0
+    with running(fresh, "unshare", "-m", "sh", "-c", counts, "other", until="[ -s /srv/other ]"):
+        result = fresh.apply("20250102-001_unrelated", "echo x >/etc/unrelated")
+        assert result.code == 0, result.text
+        assert "service apart holds what is of the root before (root directory /): restarted" in result.text
+        assert {(one.what, one.path) for one in fresh.status().stale if one.name == "sh"} == {("root directory", "/")}
+        fresh.sh("n=$(cat /srv/service); until [ $(cat /srv/service) != $n ]; do sleep 0.1; done", timeout=20)
+    assert fresh.run(RUNNER, "rollback", "0").code == 0
+
+
 def test_tmp_is_a_mount_of_its_own(fresh: Rig) -> None:
     """It is no part of the root: no drift, no layer; /tmp is empty after a restart, /var/tmp is not."""
     fresh.sh("echo x >/tmp/mine; echo x >/var/tmp/mine; stat -c '%a %U' /tmp /var/tmp | grep -c '1777 root' | grep 2")

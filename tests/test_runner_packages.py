@@ -120,3 +120,17 @@ def test_packages_are_given_up(debian: Rig) -> None:
         have = debian.run("dpkg-query", "-W", "-f", "${Version}", "one").out
         assert (have, debian.run("test", "-e", "/usr/share/one/deep/file").code) == (version, 0 if version else 1)
         assert debian.run(RUNNER, "rollback", "1").code == 0
+
+
+def test_database_that_a_rollback_leaves_changed_is_told(debian: Rig) -> None:
+    """A package was put on hold by hand, or one was installed: what dpkg says of `old` is of another stack."""
+    for deed, remedy in (("apt-mark hold bash", "/var/lib/dpkg/status"), ("dpkg -i /run/one-1.deb", "--packages")):
+        debian.sh(deed)
+        result = debian.run(RUNNER, "rollback", "0")
+        assert result.code == 0, result.text
+        assert "of the packages of 20250101-001_old it says what was before" in result.text
+        assert f"drift discard {remedy} " in result.text
+        assert debian.run(RUNNER, "drift", "discard", remedy).code == 0
+        debian.sh("! dpkg -s old >/dev/null 2>&1; ! dpkg -s one >/dev/null 2>&1")
+        result = debian.run(RUNNER, "rollback", "1")
+        assert (result.code, "dpkg" in result.text) == (0, False), result.text

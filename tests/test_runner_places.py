@@ -71,6 +71,7 @@ REFUSED = {
     "within a link's place": (3, ":", "/var/mail/me", "it meets /var/mail/me"),
     "a circle of the script's": (9, "mkdir -p /opt; ln -s loop /opt/loop", "/opt/loop/data", "a circle of links"),
     "out of the layers by the script": (9, "mkdir -p /opt; ln -s /run /opt/run", "/opt/run/x", "is /run/x, where"),
+    "what a process is in": (9, "mkdir -p /opt; ln -s /proc/self/cwd /opt/p", "/opt/p/x", "is /proc/self/cwd/x, where"),
     "over programs by the script": (9, "mkdir -p /opt; ln -s /usr /opt/usr", "/opt/usr/bin", "belongs to the system"),
     "a file of the script's": (9, "mkdir -p /opt; echo >/opt/plain", "/opt/plain/x", "/opt/plain is no directory"),
     "a link in it": (9, "mkdir -p /mnt/data; ln -s /mnt/data /srv/x", "/srv/x", "a link to /mnt/data was made in it"),

@@ -656,3 +656,15 @@ def test_only_a_cgroup_below_its_supervisors_is_a_services_own(
 ) -> None:
     """A zombie is in `/` by what the kernel says, with half of the host."""
     assert strays.own_cgroup(service, supervisor) == own
+
+
+def test_a_path_is_named_as_a_whole() -> None:
+    """The file /etc/n is none that sshd reads because it knows /etc/nologin."""
+    for text, word, said in (
+        (b"/etc/nologin\0/etc/n", b"/etc/n", True),
+        (b"/etc/nologin\0/etc/n.d", b"/etc/n", False),
+        (b"'/etc/n'", b"/etc/n", True),
+        (b"/etc/ssh/sshd_config", b"/etc/ssh/", True),
+        (b"/etc/sshd", b"/etc/ssh/", False),
+    ):
+        assert in_use.says(text, word) == said, text

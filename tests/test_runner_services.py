@@ -26,14 +26,16 @@ def test_switch_restarts_what_it_has_to(fresh: Rig) -> None:
         "other": {"run": "exec sleep 2222"},
         "always": {"run": "exec sleep 3333", "restart": "always"},
         "never": {"run": "exec /opt/program 4444", "restart": "never"},
+        "sources": {"run": "exec /opt/start"},
     }
-    script = "cp /usr/bin/sleep /opt/program"
-    assert fresh.apply("20250101-001_services", script, services=services).code == 0
+    start = "#!/bin/sh\\n. /etc/default/start\\nexec sleep 5555\\n"
+    script = f"cp /usr/bin/sleep /opt/program; printf '{start}' >/opt/start; chmod 755 /opt/start"
+    assert fresh.apply("20250101-001_services", f"{script}; echo A=1 >/etc/default/start", services=services).code == 0
     before = pids(fresh, *services)
-    result = fresh.apply("20250102-001_program", "printf more >>/opt/program")
+    result = fresh.apply("20250102-001_program", "printf more >>/opt/program; echo A=2 >/etc/default/start")
     assert result.code == 0, result.text
     after = pids(fresh, *services)
-    assert {name for name in services if before[name] != after[name]} == {"uses", "always"}
+    assert {name for name in services if before[name] != after[name]} == {"uses", "always", "sources"}
     assert {"never", "other"} <= set(result.text.partition("left running: ")[2].split("\n")[0].split())
     again = fresh.apply("20250103-001_unrelated", "echo x >/etc/unrelated")
     assert {name for name, pid in pids(fresh, *services).items() if pid != after[name]} == {"always"}, again.text

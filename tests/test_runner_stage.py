@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyinfra_overlaymig.runner import stage_root
 from tests.rig import RUNNER, Rig
 
 CHANGES = "cut -d ' ' -f 1,3,9 /data/system/migrations/{}/changes.list"
@@ -33,18 +34,38 @@ def test_files_that_a_platform_brings(fresh: Rig) -> None:
     assert fresh.apply("20250101-006_links", script, drift="discard").code == 0
     made = fresh.sh(CHANGES.format("20250101-006_links")).splitlines()
     assert [line.split()[2] for line in made] == ["etc/hosts", "etc/hosts.mine", "usr/sbin/policy-rc.d"]
+    # What is lent has the very words that most write there.
+    script = "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d"
+    assert fresh.run(RUNNER, "rollback", "20250101-005_lent").code == 0
+    assert fresh.apply("20250101-007_policy", script).code == 0
+    assert fresh.sh("cat /usr/sbin/policy-rc.d") == "#!/bin/sh\nexit 101\n"
+
+
+def test_files_have_another_second_than_those_they_replace() -> None:
+    """By second and length Python tells that what it compiled is old, and who has a file whether it changed."""
+    second = 10**9
+    now = 1_700_000_000 * second + 7
+    for replaced, moment in {
+        (): now,
+        (now - second, now - 2 * second): now,
+        (now, now - second): now - 7 + second,
+        (now + 3 * second, now): now - 7 + 4 * second,
+        (now + 10**9 * second,): now,
+    }.items():
+        assert stage_root.later(now, list(replaced)) == moment
 
 
 def test_what_stays_nowhere_is_told(fresh: Rig) -> None:
-    """/run, /tmp, /dev/shm: more than empty files and directories; /data says what it is."""
+    """/run, /tmp, /dev: more than empty files and directories; /data says what it is."""
     script = """
     mkdir -p /run/app /tmp/dir; : >/run/app/lock; echo 12 >/run/app.pid; mkfifo /run/app/fifo; echo x >'/tmp/dir/a b'
-    echo x >/var/tmp/left; echo x >/dev/shm/left; echo x >/tmp/gone; rm /tmp/gone; echo kept >/etc/kept
+    echo x >/dev/plain; ln -s null /dev/link; echo x >/dev/shm/left
+    echo x >/tmp/gone; rm /tmp/gone; echo kept >/etc/kept
     """
     done = fresh.apply("20250101-001_left", script)
     assert done.code == 0, done.text
     (line,) = (line for line in done.out.splitlines() if "in no layer" in line)
-    assert line.endswith(": /run/app.pid /run/app/fifo /dev/shm/left /tmp/dir/a\\040b /var/tmp/left"), line
+    assert line.endswith(": /run/app.pid /run/app/fifo /dev/plain /dev/shm/left /tmp/dir/a\\040b"), line
     fresh.sh("test ! -e /run/app.pid; test ! -e /tmp/dir; cat /etc/kept")
     done = fresh.apply("20250101-002_none", "mkdir /run/app; : >/tmp/empty; apt-get --version >/dev/null")
     assert (done.code, "in no layer" in done.text) == (0, False), done.text

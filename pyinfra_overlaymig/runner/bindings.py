@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from typing import NamedTuple
 
 from pyinfra_overlaymig.format import octal, paths
-from pyinfra_overlaymig.runner import files, mountinfo, processes, services, sockets, strays
+from pyinfra_overlaymig.runner import files, mountinfo, mounts, processes, services, sockets, strays
 from pyinfra_overlaymig.runner.say import warn
 from pyinfra_overlaymig.runner.whose import Whose
 
@@ -42,14 +43,15 @@ def stale(pids: Collection[int] | None = None) -> list[Held]:
     namespace = _namespace(1)
     found: list[Held] = []
     for process in processes.every():
-        if (pids is None or process.pid in pids) and _namespace(process.pid) == namespace:
-            held = dict.fromkeys(look.at(process.pid))
-            found += [Held(process.pid, process.name, what, path, process.began) for what, path in held]
+        if pids is not None and process.pid not in pids:
+            continue
+        own = _namespace(process.pid) != namespace
+        held = dict.fromkeys(look.apart(process.pid) if own else look.at(process.pid))
+        found += [Held(process.pid, process.name, what, path, process.began) for what, path in held]
     return found
 
 
 def _namespace(pid: int) -> str:
-    # What has mounts of its own is no process of the running root: another stage, a container.
     return processes.link(pid, "ns/mnt")
 
 
@@ -57,9 +59,9 @@ class _Look:
     """At processes, for what they have that is on none of the devices of the running root."""
 
     def __init__(self) -> None:
-        mounts = [one for one in mountinfo.read(1) if not one.place.startswith((f"{paths.RUN}/", paths.OLD))]
-        self.mounts = {one.id for one in mounts}
-        self.devices = {os.makedev(*map(int, one.device.split(":"))) for one in mounts}
+        there = [one for one in mountinfo.read(1) if not one.place.startswith((f"{paths.RUN}/", paths.OLD))]
+        self.mounts = {one.id for one in there}
+        self.devices = {os.makedev(*map(int, one.device.split(":"))) for one in there}
         bound = (one for one in sockets.bound() if one.device not in self.devices)
         # What has no name any more, nobody reaches by it; where a relative one leads, nobody knows.
         self.bound = {one.inode: one.path for one in bound if one.path[0] != "/" or files.there(paths.LIVE + one.path)}
@@ -75,6 +77,18 @@ class _Look:
         for descriptor, path in processes.opened(pid).items():
             if what := self._descriptor(pid, descriptor, path):
                 yield what
+
+    def apart(self, pid: int) -> Iterator[tuple[str, str]]:
+        """The same of one that has mounts of its own (unshare -m, ip netns exec): the kernel moves it to no other root.
+        A stage, or a container, has a root that never was the running one.
+        """
+        here = _status(pid, "root")
+        if here is None or here.st_dev in self.devices:
+            return
+        with suppress(*processes.GONE):
+            root = mountinfo.at("/", pid)
+            if root and os.makedev(*map(int, root.device.split(":"))) == here.st_dev and mounts.is_running_root(root):
+                yield ROOT, "/"
 
     def _gone(self, pid: int, what: str) -> str:
         """Where a directory of it is that is on none of the devices; empty where it is not so."""

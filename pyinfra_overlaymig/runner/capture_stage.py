@@ -9,10 +9,10 @@ import re
 
 from pyinfra_overlaymig.format import octal
 from pyinfra_overlaymig.format.paths import NOWHERE, RUN, STATE
-from pyinfra_overlaymig.runner import compare, copies, files, linux, mounts, spawn, state_merge, store, trees
+from pyinfra_overlaymig.runner import compare, copies, files, immovable, linux, mounts, spawn, state_merge, store, trees
 from pyinfra_overlaymig.runner.clock import Deadline
 from pyinfra_overlaymig.runner.entries import FIXED
-from pyinfra_overlaymig.runner.say import Leave, say
+from pyinfra_overlaymig.runner.say import Leave, say, warn, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,11 +72,27 @@ def _capture(stage: Stage) -> None:
     if stage.plan.state_auto:
         _find_state(stage, lower)
     found = compare.compare(stage.upper, lower, check=_Progress().tell)
+    _tell_flags(stage.upper, lower, [*found.unchanged, *found.carriers])
     compare.prune(stage.upper, found)
     for name, paths in (("times", found.times), ("unchanged", found.unchanged), ("unchanged.dirs", found.carriers)):
         files.write_lines(f"{lists}/{name}", paths)
     files.write_lines(f"{stage.directory}/changes.list.new", [change.line() for change in found.changes])
     os.rename(f"{stage.directory}/changes.list.new", f"{stage.directory}/changes.list")
+
+
+def _tell_flags(upper: str, lower: str, unchanged: list[str]) -> None:
+    """Names files and directories that are as they were but for what chattr sets: changes.list has no such change."""
+    lost = [name for name in unchanged if _has_more_flags(octal.unescape_path(name), upper, lower)]
+    if lost:
+        warn(f"chattr alone is no change that a layer keeps: {_some([f'/{name}' for name in lost])}")
+        write(2, "  hint: have the service that needs it do so in its `prepare`\n")
+
+
+def _has_more_flags(path: str, upper: str, lower: str) -> bool:
+    made = f"{upper}/{path}"
+    if not (files.plain_dir(made) or (os.path.isfile(made) and not os.path.islink(made))):
+        return False
+    return bool(immovable.set_by_hand(made) & ~immovable.set_by_hand(f"{lower}/{path}"))
 
 
 class _Progress:

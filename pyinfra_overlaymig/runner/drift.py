@@ -14,7 +14,7 @@ import stat
 
 from pyinfra_overlaymig.format import changes as changes_format
 from pyinfra_overlaymig.format.octal import unescape_path
-from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, RUN, STAGING, UPPER
+from pyinfra_overlaymig.format.paths import MIGRATIONS, RUN, STAGING, UPPER
 from pyinfra_overlaymig.runner import (
     catch_up,
     compare,
@@ -26,6 +26,7 @@ from pyinfra_overlaymig.runner import (
     reach,
     spawn,
     store,
+    topmost,
     trees,
 )
 from pyinfra_overlaymig.runner.say import Leave
@@ -101,7 +102,7 @@ def release(before: int, to: int) -> None:
     to.
     """
     old = generation(before)
-    differences = [change for layer in {*store.stack(old)} ^ {*store.stack()} for change in _changes_of(layer)]
+    differences = [change for layer in {*store.stack(old)} ^ {*store.stack()} for change in changes_of(layer)]
     # The stack that it drifted from may be gone: what is left of a revert at boot.
     if not differences or not store.whole(old, aloud=False):
         return
@@ -124,11 +125,11 @@ def release(before: int, to: int) -> None:
     # generation, where it holds none.
     for name in sorted(found.carriers, key=os.fsencode, reverse=True):
         path = unescape_path(name)
-        if not (_is_gone(path) and trees.remove_empty(f"{top}/{path}")):
+        if topmost.directory(path) or not trees.remove_empty(f"{top}/{path}"):
             _take_metadata(top, path)
 
 
-def _changes_of(layer: str) -> list[Change]:
+def changes_of(layer: str) -> list[Change]:
     """What a layer changed; of one that is being taken back, its stage says it."""
     for folder in (MIGRATIONS, STAGING):
         text = files.read(f"{folder}/{layer}/changes.list")
@@ -142,18 +143,10 @@ def _way(path: str) -> tuple[str, ...]:
     return (*trees.parents(path), path)
 
 
-def _is_gone(path: str) -> bool:
-    """Whether neither a layer of the current stack nor the base has it."""
-    return not any(files.there(f"{layer}/{path}") for layer in (*(f"{LAYERS}/{one}" for one in store.stack()), ""))
-
-
 def _take_metadata(top: str, path: str) -> None:
-    """In an upper, gives a directory the metadata of the topmost layer of the current stack, or of the base, that has
-    it.
-    """
-    sources = [f"{LAYERS}/{layer}/{path}" for layer in reversed(store.stack())]
-    source = next((one for one in (*sources, f"/{path}") if os.path.isdir(one)), None)
-    if source is not None and os.path.isdir(f"{top}/{path}"):
+    """In an upper, gives a directory the metadata that the current stack gives it, if it has one there."""
+    source = topmost.directory(path)
+    if source and os.path.isdir(f"{top}/{path}"):
         copies.take_metadata(source, f"{top}/{path}", overlay=False)
 
 

@@ -35,6 +35,7 @@ _READ_ANEW = re.compile(
 """Below /etc: what is read each time that it is used, or by no service."""
 _DELETED = " (deleted)"
 _PATH = re.compile(r"/[\w.+@%:~-]+(?:/[\w.+@%~-]+)*")
+_GOES_ON = re.compile(rb"[\w.+@%~-]")
 _OF_A_SERVICE = ("run", "main", "prepare")
 """Programs of a service directory, which name what they read. Others are started each time that they are needed."""
 _LONGEST_SCRIPT = 256 << 10
@@ -120,7 +121,11 @@ class _Look:
         """Whether the programs of a service directory name it: they read it and end, or become others."""
         texts = [f"{directory}/{name}" for name in _OF_A_SERVICE]
         texts += [f"{directory}/env/{name}" for name in files.names(f"{directory}/env")]
-        return any(self._is_named_in(_text(path)) for path in texts)
+        own = [_text(path) for path in texts]
+        # A script of its own that becomes the program is no process any more, and may have read configuration.
+        called = {path for text in own for path in _PATH.findall(text) if os.path.isfile(paths.LIVE + path)}
+        scripts = [text for text in map(_text, (paths.LIVE + path for path in called)) if text.startswith("#!")]
+        return any(map(self._is_named_in, (*own, *scripts)))
 
     def _is_named_in(self, text: str) -> bool:
         return any(map(self._is_read_by_name, _PATH.findall(text)))
@@ -214,10 +219,18 @@ def _configuration(changed: Collection[str]) -> list[str]:
 def _says(path: str, words: list[str]) -> bool:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return any(text.find(os.fsencode(word)) >= 0 for word in words)
+            return any(says(text, os.fsencode(word)) for word in words)
     except (*processes.GONE, ValueError):
         # It ended, or its program is empty.
         return False
+
+
+def says(text: mmap.mmap | bytes, word: bytes) -> bool:
+    """Whether a path, or a directory with its slash, is in ``text`` as a whole: /etc/n is not in /etc/nologin."""
+    at = text.find(word)
+    while at >= 0 and not word.endswith(b"/") and _GOES_ON.match(text, at + len(word)):
+        at = text.find(word, at + 1)
+    return at >= 0
 
 
 def _packaged(changed: Collection[str]) -> frozenset[str]:

@@ -17,6 +17,8 @@ class Mount(NamedTuple):
     options: str
     kind: str
     source: str
+    data: str = ""
+    """Options of its file system, as the kernel says them."""
 
 
 def read(pid: int | str = "self") -> list[Mount]:
@@ -29,8 +31,8 @@ def _mount(line: str) -> Mount:
     # Optional fields end with a dash.
     about, _, filesystem = line.rstrip("\n").partition(" - ")
     id, parent, device, root, place, options, *_ = about.split(" ")
-    kind, source, *_ = filesystem.split(" ")
-    return Mount(int(id), int(parent), device, unescape(root), unescape(place), options, kind, source)
+    kind, source, data = filesystem.split(" ", 2)
+    return Mount(int(id), int(parent), device, unescape(root), unescape(place), options, kind, source, data)
 
 
 def unescape(field: str) -> str:

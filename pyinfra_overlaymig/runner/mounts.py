@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyinfra_overlaymig.runner.mountinfo import Mount
+
 PLAIN = "redirect_dir=off,metacopy=off,index=off"
 """Overlay features that would make an upper directory unreadable without the mount; a kernel may have them on."""
 
@@ -77,6 +79,12 @@ def mount_stack(
     with files.inside(directory):
         data = ",".join([PLAIN, f"lowerdir={lower}", "upperdir=u", "workdir=w", *options])
         linux.mount("overlay", target, "overlay", flags, data)
+
+
+def is_running_root(one: Mount) -> bool:
+    """Whether it is as `mount_stack` makes a root that runs, now or before; that of a stage is volatile."""
+    data = one.data.split(",")
+    return one.kind == "overlay" and "upperdir=u" in data and "volatile" not in data
 
 
 def mount_over(directory: str, target: str, *options: str, flags: int = 0) -> None:

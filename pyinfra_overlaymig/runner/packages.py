@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pyinfra_overlaymig.format.octal import unescape_path
 from pyinfra_overlaymig.format.paths import LAYERS, LIVE, UPPER
 from pyinfra_overlaymig.runner import catch_up, drift, files, rooted, store, trees
+from pyinfra_overlaymig.runner.say import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pyinfra_overlaymig.format.changes import Change
 
 _INFO = "var/lib/dpkg/info"
+_STATUS = "var/lib/dpkg/status"
 _DATABASES = ("var/lib/dpkg", "var/lib/apt/extended_states", "var/cache/debconf", "etc/ld.so.cache")
 _ALTERNATIVES = "var/lib/dpkg/alternatives"
 _SHOWN = 8
@@ -113,6 +115,21 @@ def _linked(top: str) -> Iterator[str]:
                 yield f"{rooted.resolve(LIVE, above).removeprefix(LIVE)}/{last}".lstrip("/")
             elif line and not line.isdecimal() and "/" not in line:
                 yield f"etc/alternatives/{line}"
+
+
+def tell_hidden(layers: Iterable[str]) -> None:
+    """Names those of ``layers``, which came or went, whose packages dpkg's database does not tell as they are now: it
+    was changed by hand, and drift stays.
+    """
+    if not files.there(f"{UPPER}/{catch_up.live()}/upper/{_STATUS}"):
+        return
+    theirs = [one for one in sorted(layers) if any(change.path == _STATUS for change in drift.changes_of(one))]
+    if theirs:
+        remedy = "--packages" if changed_by_hand().names else f"/{_STATUS}"
+        warn(
+            f"dpkg's database was changed by hand and stays so: of the packages of {' '.join(theirs)} it says what was"
+            f" before; system-migrate drift discard {remedy} gives the generation's own back"
+        )
 
 
 def whole(conflicts: tuple[Change, ...], one: Set) -> tuple[Change, ...]:

@@ -24,6 +24,7 @@ from pyinfra_overlaymig.runner import (
     leftovers,
     linux,
     metadata,
+    packages,
     reserve,
     services,
     services_follow,
@@ -89,7 +90,7 @@ def run(stack: tuple[str, ...]) -> int:
         signal.signal(number, signal.SIG_IGN)
     goal = store.newest() + 1
     seen = as_before.look()
-    whole = True
+    whole, left = True, store.stack()
     try:
         kept, whole = go(stack, goal)
         code = 0 if kept else 9
@@ -103,6 +104,7 @@ def run(stack: tuple[str, ...]) -> int:
     words = ""
     if code == 0:
         say(f"generation {store.current()} is running")
+        packages.tell_hidden({*left} ^ {*stack})
     elif code == exits.REVERTED:
         words = as_before.words(seen, whole=whole)
         Leave(exits.REVERTED, f"that generation is not kept; {words}", "the reason is above").tell()

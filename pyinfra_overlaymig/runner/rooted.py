@@ -16,9 +16,9 @@ _MOST_LINKS = 40
 
 def resolve(root: str, path: str) -> str:
     """Where ``path`` (absolute, as seen in ``root``) lies, as this process sees it; what is missing stays as it is
-    named.
+    named. What /proc says of processes is of this one, and means nothing there.
     """
-    return root + follow(path, lambda place: link(root + place))
+    return root + follow(path, lambda place: "" if place.startswith("/proc/") else link(root + place))
 
 
 def link(path: str) -> str:

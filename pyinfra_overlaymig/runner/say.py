@@ -8,8 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 _ERROR = 2
+_LONGEST_NAME = 300
 
 
 class Leave(Exception):
@@ -95,7 +95,10 @@ def write_bytes(descriptor: int, data: bytes) -> None:
 def explain(error: BaseException) -> None:
     """Says what went wrong where nobody expected it: of the system's errors, which; of others, where."""
     if isinstance(error, OSError):
-        warn(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        name = str(error.filename or "")
+        # Of one that is too long, its end is not what anybody looks for.
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
+        warn(f"{error.strerror or error}{f': {shown}' if shown else ''}")
     else:
         import traceback
 

@@ -15,9 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyinfra_overlaymig.runner.stage import Stage
 
+_POLICY_PLACE = "usr/sbin/policy-rc.d"
 _POLICY = "#!/bin/sh\nexit 101\n"
 _LENT = ("etc/resolv.conf", "etc/hosts")
 """Files of the running root that a platform may have mounted over the image's."""
+_SECOND, _NEAR = 10**9, 60
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
@@ -45,11 +47,11 @@ def lend(stage: Stage) -> None:
     lets no maintainer script start a service. Written, not bound over: a script may replace or remove them.
     """
     lent = [path for path in _LENT if _lend_live(stage.root, path)]
-    policy = rooted.resolve(stage.root, "usr/sbin/policy-rc.d")
+    policy = rooted.resolve(stage.root, _POLICY_PLACE)
     if os.path.isdir(os.path.dirname(policy)) and (_plain(policy) or not files.there(policy)):
         files.write_plain(policy, _POLICY, 0o755)
         os.chmod(policy, 0o755)
-        lent.append("usr/sbin/policy-rc.d")
+        lent.append(_POLICY_PLACE)
     files.make_dirs(f"{stage.directory}/lent")
     places = [rooted.resolve(stage.root, path) for path in lent]
     for number, place in enumerate(places):
@@ -85,7 +87,7 @@ def take_back_lent(stage: Stage) -> None:
     """Takes out of the upper what was lent and left as it was; what a script made of it is the script's."""
     for number, path in enumerate(files.lines(f"{stage.directory}/lent/paths")):
         made, lent = f"{stage.upper}/{path}", f"{stage.directory}/lent/{number}"
-        if not _plain(made) or files.read(made) != files.read(lent):
+        if not _plain(made) or files.read(made) != files.read(lent) or _is_own_policy(made, lent):
             continue
         own = topmost.file(path)
         if own and _about(made) != _about(lent):
@@ -94,6 +96,14 @@ def take_back_lent(stage: Stage) -> None:
         else:
             os.unlink(made)
     files.drop(f"{stage.directory}/lent")
+
+
+def _is_own_policy(made: str, lent: str) -> bool:
+    """Whether the script wrote a policy-rc.d of the same words. Names that it wrote again as they were are the
+    platform's still.
+    """
+    policy = os.path.basename(made) == os.path.basename(_POLICY_PLACE)
+    return policy and os.lstat(made).st_mtime_ns != os.lstat(lent).st_mtime_ns
 
 
 def _about(path: str) -> tuple[object, ...]:
@@ -106,9 +116,9 @@ def lay_files(stage: Stage) -> None:
 
     Directories that exist keep their owner, mode and being links.
     """
-    moment = time.time_ns()
-    files.write_plain(f"{stage.directory}/moment", f"{moment}\n")
     source = f"{stage.directory}/files"
+    moment = later(time.time_ns(), _replaced(source, stage.root))
+    files.write_plain(f"{stage.directory}/moment", f"{moment}\n")
     if os.path.isdir(source):
         _lay(source, stage.root, "", moment)
     for name in files.names(f"{stage.directory}/services"):
@@ -118,6 +128,22 @@ def lay_files(stage: Stage) -> None:
         copies.copy_tree(f"{stage.directory}/services/{name}", target)
         for path in (target, *(f"{target}/{path}" for path, _ in trees.walk(target))):
             os.utime(path, ns=(moment, moment), follow_symlinks=False)
+
+
+def _replaced(source: str, root: str) -> list[int]:
+    """The times of the files that those in ``source`` take the place of."""
+    if not os.path.isdir(source):
+        return []
+    found = (trees.lstat(rooted.resolve(root, path)) for path, _ in trees.walk(source))
+    return [one.st_mtime_ns for one in found if one and stat.S_ISREG(one.st_mode)]
+
+
+def later(moment: int, replaced: list[int]) -> int:
+    """``moment``, or up to seconds after it: not the second of a file that is replaced, as what Python compiled, and
+    web servers gave out, is told by second and length. A time that is far ahead is nobody's of just now.
+    """
+    near = [time // _SECOND for time in replaced if 0 <= time // _SECOND - moment // _SECOND < _NEAR]
+    return (max(near) + 1) * _SECOND if near else moment
 
 
 def _lay(source: str, root: str, path: str, moment: int) -> None:

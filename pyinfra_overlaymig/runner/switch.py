@@ -155,7 +155,7 @@ def settle() -> None:
         catch_up.set_live(to)
         carry.complete()
         carry.detach()
-        catch_up.repeat(before, to, catch_up.remembered(), LIVE)
+        catch_up.repeat(before, to, catch_up.remembered(), f"{LIVE}/.")
         carry.settle_state()
         renumbered.settle()
         store.set_running(int(note["generation"]))

@@ -33,6 +33,15 @@ def is_closed(path: str) -> bool:
 
 
 def _entry(path: str) -> str:
-    """The topmost one that anything has at ``path``, a whiteout too."""
-    tops = (*(f"{LAYERS}/{layer}" for layer in reversed(store.stack())), "")
-    return next((f"{top}/{path}" for top in tops if files.there(f"{top}/{path}")), "")
+    """The topmost one that anything has at ``path``, a whiteout too; nothing where what is above it hides it."""
+    for top in (*(f"{LAYERS}/{layer}" for layer in reversed(store.stack())), ""):
+        if files.there(f"{top}/{path}"):
+            return f"{top}/{path}"
+        if any(_hides(f"{top}/{above}") for above in trees.parents(path)):
+            return ""
+    return ""
+
+
+def _hides(place: str) -> bool:
+    """Whether what layers beneath have below it is not to be seen: it was removed, or made anew, with all it held."""
+    return files.there(place) and (not files.plain_dir(place) or trees.is_opaque(place))
