@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 LAB_PACKAGES := auditd python3-venv mmdebstrap nftables iproute2 openssh-client util-linux mount procps
-TEST_PACKAGES := s6 execline attr shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz podman runc
+TEST_PACKAGES := s6 execline acl attr btrfs-progs shellcheck dash diffutils mawk e2fsprogs qemu-system-x86 graphviz podman runc
 SH := pyinfra_overlaymig/runner/system-migrate $(wildcard pyinfra_overlaymig/lab/*.sh pyinfra_overlaymig/operations/*.sh pyinfra_overlaymig/facts/*.sh) \
 	$(wildcard deploys/migrations/*/*.sh)
 SH_SERVICES := $(wildcard pyinfra_overlaymig/migration/s6/*.sh)
@@ -78,7 +78,7 @@ bench-quick: .venv/.bench ## the same with few rounds, within 4 minutes: a first
 	@touch $@
 
 unit: .venv/.test ## the tests, the lab's among them (needs root)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 clean: ## remove what make made here (the lab is not touched: make demo-down)
 	rm -rf .venv bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis
