@@ -130,8 +130,9 @@ def s6_service(
     if services is None:
         yield failure(f"the services of {host.name} are unknown", "see the error of the fact S6Services above")
         return
+    known = memory()
     found = services.get(service)
-    if found is None and present and not files and not memory().may_come(service):
+    if found is None and present and not files and not known.may_come(service):
         names = ", ".join(sorted(services)) or "none"
         yield failure(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
         return
@@ -151,11 +152,11 @@ def s6_service(
     if not steps:
         host.noop(f"service {service} is {_words(found) if present else 'not there'}")
         return
-    if not memory().shown_already(f"s6_service {scandir}/{service} {steps}"):
+    if not known.shown_already(f"s6_service {scandir}/{service} {steps}"):
         host.log(f"service {service}: {', '.join(in_words(step) for step in steps)}")
     if files:
-        memory().will_define(service)
-    memory().changes()
+        known.will_define(service)
+    known.changes()
     arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
     script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
     yield StringCommand(script, _stdin=Upload(host, service, Packets([archive(files)]))) if files else script
