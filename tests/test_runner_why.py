@@ -39,6 +39,28 @@ def test_what_failed_is_named(fresh: Rig) -> None:
     assert "install script failed" not in done.text
 
 
+PACKAGED_TWICE = """
+deb() {
+    d=$(mktemp -d); mkdir -p "$d/DEBIAN" "$d/etc"; chmod 755 "$d"
+    printf 'Package: asks\\nVersion: %s\\nArchitecture: all\\nMaintainer: x <x@x>\\nDescription: x\\n' "$1" \\
+        >"$d/DEBIAN/control"
+    echo /etc/asks.conf >"$d/DEBIAN/conffiles"; echo "$1" >"$d/etc/asks.conf"
+    dpkg-deb -b "$d" "/tmp/asks_$1.deb"
+}
+deb 1; dpkg -i /tmp/asks_1.deb; echo mine >/etc/asks.conf; deb 2; dpkg -i /tmp/asks_2.deb
+"""
+
+
+def test_dpkg_that_asks_for_a_configuration_file_is_answered_by_the_script(fresh: Rig) -> None:
+    """By its own prompt, without anybody there: the hint names the answer, which then is one."""
+    done = fresh.apply("20250110-001_asks", PACKAGED_TWICE)
+    assert done.code == 9
+    assert "DPKG_FORCE=confold" in done.text
+    done = fresh.apply("20250110-001_asks", f"export DPKG_FORCE=confold\n{PACKAGED_TWICE}")
+    assert done.code == 0, done.text
+    assert fresh.sh("cat /etc/asks.conf; dpkg-query -W asks") == "mine\nasks\t2\n"
+
+
 @pytest.mark.parametrize(
     ("first", "missing"),
     [
