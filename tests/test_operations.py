@@ -314,7 +314,7 @@ def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCapt
     later = "20240207-001_later"
     make_migration(folder, later, f"description: x\ndepends: [{ID}]\n")
     with caplog.at_level("INFO"):
-        fleet = Fleet(one=BARE)
+        fleet = Fleet(one=READY)
         fleet.prepare(migration_applied, migration=folder / ID)
         fleet.prepare(migration_applied, migration=folder / later)
         assert "will be refused" not in caplog.text
@@ -640,6 +640,30 @@ def test_dry_says_all_and_does_nothing(tmp_path: Path) -> None:
     for text in ("will be installed", "apt-get install", "keeps as state: /var/lib/postgresql"):
         assert text in result.stderr
     assert "Beginning operation run" not in result.stderr
+
+
+ALL_OF_THAT = """\
+from pyinfra_overlaymig.operations import generation_active, machine_prepared, migration_applied
+
+machine_prepared(name="Prepare")
+generation_active(0, name="Begin")
+migration_applied({folder!r}, name="Apply it")
+generation_active({id!r}, name="Go to it")
+"""
+
+
+def test_what_the_run_itself_brings_is_not_foreseen_to_be_lacking(tmp_path: Path, folder: Path) -> None:
+    """A runner, and a generation; without the first of them it is."""
+    hosts = inventory(tmp_path, {"system-migrate status": json.dumps(BARE.to_json())})
+    deploy = ALL_OF_THAT.format(folder=str(folder / ID), id=ID)
+    (tmp_path / "deploy.py").write_text(deploy)
+    done = pyinfra("--dry", hosts, tmp_path / "deploy.py")
+    assert (done.returncode, "refused" in done.stderr) == (0, False), done.stderr
+    (tmp_path / "deploy.py").write_text(deploy.replace('machine_prepared(name="Prepare")\n', ""))
+    done = pyinfra("--dry", hosts, tmp_path / "deploy.py")
+    assert done.returncode == 1
+    assert done.stderr.count("will be refused: @fake/one has no runner") == 3
+    assert "--> 3 operations will be refused, on 1 of 1 hosts" in done.stderr
 
 
 NOTHING_OF_THAT = """\

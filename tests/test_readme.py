@@ -90,8 +90,9 @@ class Block(NamedTuple):
 
 BLOCKS = [Block(*found) for found in _FENCE.findall(README)]
 FILES = {block.file: block.text for block in BLOCKS if block.file}
-COMMANDS = list(dict.fromkeys(command for block in BLOCKS for command in block.commands if command not in LATER))
-COMMANDS = [command for command in COMMANDS if command not in ELSEWHERE] + LATER
+TYPED = [command for block in BLOCKS for command in block.commands]
+# Also what is typed twice: each folder has an environment of its own to activate.
+COMMANDS = [command for command in TYPED if command not in ELSEWHERE and command not in LATER] + LATER
 
 
 def words(text: str) -> str:
@@ -179,6 +180,8 @@ def goes_to_work(newcomer: Newcomer) -> None:
 
 
 def writes_files(newcomer: Newcomer) -> None:
+    # What follows is installed into it, and not into the checkout's.
+    assert newcomer.types("command -v pip")[1] == f"{newcomer.work}/fleet/.venv/bin/pip\n"
     for name, text in FILES.items():
         path = newcomer.work / "fleet" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -296,12 +299,11 @@ def test_each_command_works_as_typed(newcomer: Newcomer, command: str) -> None:
 
 def test_what_is_run_elsewhere_is_there() -> None:
     """Each exception is a command of the README, and names a file that is there."""
-    typed = [command for block in BLOCKS for command in block.commands]
-    assert {*ELSEWHERE, *LATER, *SAYS, *AFTER, *ANSWERS} <= set(typed)
+    assert {*ELSEWHERE, *LATER, *SAYS, *AFTER, *ANSWERS} <= set(TYPED)
     for where in ELSEWHERE.values():
         assert (TOP / re.split("[:,]", where)[0]).is_file(), where
     for start in (*BEFORE, ON_THE_MACHINE):
-        assert any(command.startswith(start) for command in typed), start
+        assert any(command.startswith(start) for command in TYPED), start
 
 
 def test_the_demo_types_what_the_tour_does() -> None:

@@ -43,7 +43,7 @@ def foresee(why: str, hint: str, what: str = "") -> None:
     for line in (f"{what and f'{what}: '}will be refused: {why}", f"  hint: {hint}"):
         host.log(click.style(line, "red"), log_func=logger.error)
     itself = cast("Any", ctx_host).get()
-    _runs[state].setdefault(itself, set()).add(what or why)
+    _runs[state].setdefault(itself, set()).add(itself.current_op_hash or why)
     state.failed_hosts.add(itself)
 
 

@@ -29,6 +29,7 @@ class Memory:
     _coming: list[str] = field(default_factory=list)
     _gone: set[str] = field(default_factory=set)
     _services: set[str] = field(default_factory=set)
+    _prepares: bool = False
 
     @property
     def _executing(self) -> bool:
@@ -86,6 +87,15 @@ class Memory:
         """Remember that this run applies the migration ``id`` to this host."""
         if not self._executing:
             self._coming.append(id)
+
+    def will_prepare(self) -> None:
+        """Remember that this run brings this host its runner."""
+        self._prepares = True
+
+    @property
+    def will_be_prepared(self) -> bool:
+        """Whether it has one by then."""
+        return self._prepares and not self._executing
 
     def will_define(self, service: str) -> None:
         """Remember that this run defines ``service`` on this host."""

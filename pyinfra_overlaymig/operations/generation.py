@@ -49,11 +49,12 @@ def generation_active(
     if not status.known:
         yield status_unknown(host)
         return
-    if not status.prepared:
+    if not (status.prepared or memory().will_be_prepared):
         yield failure(f"{host.name} has no runner", "put machine_prepared before generation_active")
         return
     wanted = str(generation)
-    stack = _stack(status, wanted)
+    # One that this run makes is not there yet.
+    stack = memory().coming if wanted in memory().coming else _stack(status, wanted)
     if stack is None:
         yield failure(
             f"{host.name} has no generation {wanted}",

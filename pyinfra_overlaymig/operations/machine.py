@@ -56,6 +56,7 @@ def machine_prepared(packages: bool = True) -> Generator[StringCommand, None, No
     if status.unfit:
         # The machine says so itself, once it has its runner.
         foresee(*status.unfit)
+    memory().will_prepare()
     memory().changes()
     yield _prepare(packages)
 

@@ -104,7 +104,7 @@ def migration_applied(
         host.noop(f"{wanted.id} is applied (generation {record.generation})")
         return
     if state.is_executing and not status.prepared:
-        yield failure(f"{host.name} has no runner", "put machine_prepared before migration_applied")
+        yield failure(*_no_runner())
         return
     if _edited(record, wanted):
         refusal = failure(f"{wanted.id} was edited after it was applied (generation {record.generation})", _UNDO)
@@ -141,9 +141,15 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None,
     _announce_plan(wanted)
     for line in remarks(wanted, status, memory().coming):
         host.log(f"  {line}")
+    if not (status.prepared or memory().will_be_prepared):
+        foresee(*_no_runner(), wanted.id)
     # Who waits is not refused for the lock.
     for why, remedy in refusals(wanted, replace(status, lock=None) if wait else status, memory().coming):
         foresee(why, remedy, wanted.id)
+
+
+def _no_runner() -> tuple[str, str]:
+    return f"{host.name} has no runner", "put machine_prepared before migration_applied"
 
 
 def _announce_plan(wanted: Migration) -> None:
