@@ -43,6 +43,7 @@ from pyinfra_overlaymig.operations import (
     machine_prepared,
     migration_applied,
     migrations_in,
+    s6_service,
 )
 from pyinfra_overlaymig.operations._folder import _all, _one
 from tests.pyinfra_run import Run
@@ -297,8 +298,15 @@ def test_refusals_are_foretold(folder: Path, caplog: pytest.LogCaptureFixture) -
         (replace(READY, migrations=(newer,)), strict / ID, "out of order: 20250101-001_newer is applied already"),
         (replace(READY, migrations=(local,)), strict / ID, None),
         (replace(READY, migrations=(newer,)), ID, None),
-        (READY, two, f"it depends on {one}, which is not applied here"),
-        (replace(READY, migrations=(record(folder / ID),)), three, f"it conflicts with {ID}"),
+        (READY, two, f"{two} depends on {one}, which is not applied here"),
+        (replace(READY, migrations=(record(folder / ID),)), three, f"{three} conflicts with {ID}"),
+        (
+            replace(READY, migrations=(replace(newer, conflicts=(ID,)),)),
+            ID,
+            f"20250101-001_newer, which is applied here, conflicts with {ID}",
+        ),
+        (replace(READY, missing=("s6-svc (package s6)",)), ID, "this machine lacks: s6-svc (package s6)"),
+        (BARE, ID, "@fake/one has no runner"),
         (replace(READY, lock=holder), ID, "anna@desk from 192.0.2.1 holds the lock since 2026-11-23T14:00:00Z"),
     )
     for status, id, reason in cases:
@@ -314,7 +322,8 @@ def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCapt
     later = "20240207-001_later"
     make_migration(folder, later, f"description: x\ndepends: [{ID}]\n")
     with caplog.at_level("INFO"):
-        fleet = Fleet(one=READY)
+        fleet = Fleet(one=BARE)
+        fleet.prepare(machine_prepared)
         fleet.prepare(migration_applied, migration=folder / ID)
         fleet.prepare(migration_applied, migration=folder / later)
         assert "will be refused" not in caplog.text
@@ -322,6 +331,60 @@ def test_what_this_run_brings_before_counts(folder: Path, caplog: pytest.LogCapt
         fleet.prepare(migration_applied, migration=folder / "20240206-002_between")
         assert "will be refused" not in caplog.text
     assert f"it goes on top of {later}, although it is older: that one is applied before it by this run" in caplog.text
+
+
+def test_a_fresh_machine_is_prepared_first(folder: Path) -> None:
+    """What it has is known once it has a runner: neither its services nor its lack of a runner are foreseen before."""
+    make_migration(folder, "20240207-001_stops", "description: x\nstop: [sshd]\n")
+    fleet = Fleet(one=BARE)
+    fleet.prepare(machine_prepared)
+    fleet.prepare(generation_active, generation=0)
+    fleet.prepare(migration_applied, migration=folder / "20240207-001_stops")
+    assert fleet.failed() == set()
+    fleet.prepare(generation_active, generation=2)
+    assert fleet.failed() == {"one"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"broken": (1,)}, "generation 1 is not whole any more"),
+        ({"lock": LockOwner("anna@desk", "desk", 7, "x", "now", "apply", "y")}, "anna@desk from desk holds the lock"),
+        ({"generations": ()}, "there is no generation 1"),
+        ({"runner": None}, "@fake/one has no runner"),
+    ],
+)
+def test_going_to_a_generation_is_foreseen(change: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Refused, where the machine would; the same machine without that is not."""
+    able = replace(READY, generations=(Generation(1, ("20240101-001_a",)),))
+    for status, foreseen in ((able, False), (replace(able, **change), True)):
+        fleet = Fleet(one=status)
+        fleet.prepare(generation_active, generation=1)
+        assert fleet.failed() == ({"one"} if foreseen else set())
+    assert f"will be refused: {why}" in caplog.text
+
+
+def test_what_goes_back_in_this_run_is_not_there_any_more(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rolled back, edited and applied in one run; and gone to is what the run itself makes."""
+    edited = record(folder / ID, digest="other")
+    status = replace(
+        READY, generation=2, running=2, stack=("20240101-001_a", ID), migrations=(edited,),
+        generations=(Generation(1, ("20240101-001_a",)), Generation(2, ("20240101-001_a", ID))),
+    )  # fmt: skip
+    fleet = Fleet(one=status)
+    with caplog.at_level("INFO"):
+        fleet.prepare(generation_active, generation=1)
+        fleet.prepare(migration_applied, migration=folder / ID)
+        assert "rolled back, and edited since: it is applied anew" in caplog.text
+        fleet.prepare(generation_active, generation=0)
+        fleet.prepare(generation_active, generation=ID)
+        fleet.prepare(generation_active, generation=4)
+        fleet.prepare(generation_active, generation=3)
+    assert f"generation 5 (the base alone) -> 20240101-001_a, {ID}" in caplog.text
+    assert f"(20240101-001_a, {ID}) -> 20240101-001_a\n" in caplog.text
+    assert fleet.failed() == set()
+    fleet.prepare(generation_active, generation=8)
+    assert fleet.failed() == {"one"}
 
 
 def test_what_machine_and_folder_disagree_about_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -670,6 +733,7 @@ NOTHING_OF_THAT = """\
 from pyinfra_overlaymig.operations import generation_active, migration_applied
 
 generation_active(7, name="Back")
+generation_active(7, name="Again")
 migration_applied({folder!r}, name="Apply it")
 """
 
@@ -686,10 +750,10 @@ def test_what_will_be_refused_is_counted_and_ends_a_dry_run_with_one(
     result = pyinfra("--dry", hosts, tmp_path / "deploy.py")
     assert result.returncode == 1, result.stderr
     if status.known:
-        assert "will be refused: @fake/one has no generation 7" in result.stderr
-        why = status.unfit.why if status.unfit else f"it depends on {ID}, which is not applied here"
+        assert "will be refused: there is no generation 7" in result.stderr
+        why = status.unfit.why if status.unfit else f"20240208-001_needs depends on {ID}, which is not applied here"
         assert f"will be refused: {why}" in result.stderr
-        assert "--> 2 operations will be refused, on 1 of 1 hosts" in result.stderr
+        assert "--> 3 operations will be refused, on 1 of 1 hosts" in result.stderr
     else:
         assert "this needs root" in result.stderr
 
@@ -701,6 +765,18 @@ def test_what_was_foreseen_and_does_not_come_to_pass_is_forgotten(folder: Path) 
     fleet.prepare(migration_applied, migration=ID, folder=folder)
     assert fleet.failed() == {"one"}
     fleet.answer("one", READY)
+    fleet.execute()
+    assert fleet.failed() == set()
+
+
+def test_a_service_that_something_else_brings_is_no_failure() -> None:
+    """Foreseen as not there, it is when its turn comes, and nothing is to be done: the run has not failed."""
+    fleet = Fleet(one=READY)
+    fleet.responses("one")["s6-svstat"] = "now 1\nend"
+    fleet.prepare(s6_service, service="demo")
+    assert fleet.failed() == {"one"}
+    up = "now 1\nservice demo\nstate true true true 12 7\ndefined aa\nkept aa\nend"
+    fleet.responses("one")["s6-svstat"] = up
     fleet.execute()
     assert fleet.failed() == set()
 

@@ -43,6 +43,9 @@ OPTIONAL = {
     "unexplained",
     "stale",
     "unfit",
+    "broken",
+    "stoppable",
+    "conflicts",
 }
 
 words = st.lists(st.text(), max_size=3).map(tuple)
@@ -60,12 +63,14 @@ statuses = st.builds(
     runner=st.builds(Runner),
     stack=words,
     generations=some(Generation, stack=words),
-    migrations=some(MigrationRecord, state=paths, services=words),
+    migrations=some(MigrationRecord, state=paths, services=words, conflicts=words),
     evidence=some(Evidence),
     services=some(ServiceStatus),
     stale=some(Stale, path=path),
     lock=st.none() | st.builds(LockOwner),
     missing=words,
+    broken=st.lists(st.integers(), max_size=3).map(tuple),
+    stoppable=words,
 )
 
 
@@ -117,7 +122,7 @@ def test_a_whole_status_is_read() -> None:
     assert status.migration("20240206-001_add_postgresql") == MigrationRecord(
         "20240206-001_add_postgresql", "bb", "applied", "2026-11-23T14:00:00Z", 2,
         active=True, state=("/var/lib/post gres\udcff",), services=("postgresql",), size=123456, files=42,
-        audit="on", lost=0, unexplained=1, local=True,
+        audit="on", lost=0, unexplained=1, local=True, conflicts=("20240101-009_other",),
     )  # fmt: skip
     assert status.migration("20240206-001") is None
     assert status.evidence == (Evidence("20240301-001_c", "2026-11-23T15:00:00Z", "1"),)
@@ -128,6 +133,7 @@ def test_a_whole_status_is_read() -> None:
     assert status.lock == LockOwner(
         "anna@desk", "192.0.2.1", 12, "0d3c", "2026-11-23T14:00:00Z", "apply", "20240301-001_c", "confirmation"
     )
+    assert (status.broken, status.stoppable) == ((1,), ("postgresql", "web"))
     assert status.missing == ("setfattr (package attr)",)
 
 

@@ -47,6 +47,16 @@ class Fields:
         """Empty where there is none: an older runner does not tell it."""
         return "" if self.values.get(key) is None else self.text(key)
 
+    def optional_numbers(self, key: str) -> tuple[int, ...]:
+        items = self._get(key, list, "a list") if key in self.values else []
+        for item in items:
+            if not isinstance(item, int) or isinstance(item, bool):
+                raise mismatch(f"{self.where}.{key}[]", "a whole number", item)
+        return tuple(items)
+
+    def optional_texts(self, key: str) -> tuple[str, ...]:
+        return self.texts(key) if key in self.values else ()
+
     def flag(self, key: str) -> bool:
         return self._get(key, bool, "true or false")
 

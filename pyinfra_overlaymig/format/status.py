@@ -71,6 +71,7 @@ class MigrationRecord(Record):
     unexplained: int | None = None
     local: bool = False
     content: str = ""
+    conflicts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"state": [escape_text(path) for path in self.state]}
@@ -148,6 +149,7 @@ class Status(Record):
 
     ``audit``: `on` where it can be seen who changes what, else why not.
     ``failed_boots``: boots in a row in which services of the current generation did not get ready.
+    ``broken``: generations that cannot be gone to. ``stoppable``: services that a migration may say it stops.
     """
 
     known: bool
@@ -162,9 +164,11 @@ class Status(Record):
     failed_boots: int = 0
     stack: tuple[str, ...] = ()
     generations: tuple[Generation, ...] = ()
+    broken: tuple[int, ...] = ()
     migrations: tuple[MigrationRecord, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
+    stoppable: tuple[str, ...] = ()
     stale: tuple[Stale, ...] = ()
     lock: LockOwner | None = None
     audit: str = ""

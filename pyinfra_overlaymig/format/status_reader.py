@@ -65,12 +65,14 @@ def _status(top: Fields) -> Status:
         failed_boots=top.optional_number("failed_boots") or 0,
         stack=top.texts("stack"),
         generations=_generations(top),
+        broken=top.optional_numbers("broken"),
         migrations=_migrations(top),
         evidence=top.objects(
             "evidence",
             lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit")),
         ),
         services=top.objects("services", _service),
+        stoppable=top.optional_texts("stoppable"),
         stale=top.objects("stale", _stale) if "stale" in top.values else (),
         lock=top.optional("lock", _lock),
         audit=top.optional_text("audit"),
@@ -133,9 +135,10 @@ def _migration(one: Fields) -> MigrationRecord:
         audit=one.optional_text("audit"),
         lost=one.optional_number("lost"),
         unexplained=one.optional_number("unexplained"),
-        # A runner that is to be updated says neither.
+        # A runner that is to be updated says none of these.
         local=one.flag("local") if "local" in one.values else False,
         content=one.optional_text("content"),
+        conflicts=one.optional_texts("conflicts"),
     )
 
 

@@ -11,6 +11,7 @@ import pyinfra
 from pyinfra import logger
 from pyinfra.api import Host, QuoteString, State, StringCommand
 
+from pyinfra_overlaymig.format.needs import Unfit
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.operations._connection import answers, in_a_line, keep_watch, over_a_new_one, say_lost
 from pyinfra_overlaymig.operations._foreseen import foresee
@@ -129,6 +130,11 @@ def failure(message: str, hint: str) -> StringCommand:
     """A command that fails on this host alone, saying why, here and beforehand; an exception would stop every host."""
     foresee(message, hint)
     return StringCommand("printf '%s\\n  hint: %s\\n'", QuoteString(message), QuoteString(hint), ">&2; exit 1")
+
+
+def no_runner(host: Host, operation: str) -> Unfit:
+    """Why an operation cannot be done where nobody has prepared the machine."""
+    return Unfit(f"{host.name} has no runner", f"put machine_prepared before {operation}")
 
 
 def status_unknown(host: Host) -> StringCommand:

@@ -19,6 +19,13 @@ class _End(BaseStateCallback):
     """A run that ends before it executes anything is a dry one, or nobody wanted it: it is summed up."""
 
     @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:
+        """What was foreseen of this host comes to pass now, or does not."""
+        del op_hash
+        if _runs.get(state, {}).pop(host, None):
+            state.failed_hosts.discard(host)
+
+    @staticmethod
     def host_disconnect(state: State, host: Host) -> None:
         refused = _runs.get(state, {})
         if state.current_stage == StateStage.Prepare and host in refused:
@@ -29,10 +36,10 @@ class _End(BaseStateCallback):
             del _runs[state]
 
 
-def foresee(why: str, hint: str, what: str = "") -> None:
-    """Say that the machine will refuse ``what``, or just ``why``; while the run executes, it says so itself.
+def foresee(why: str, hint: str) -> None:
+    """Say that the machine will refuse this operation, and why; while the run executes, it says so itself.
 
-    pyinfra ends a dry run with 1 where a host has failed; a run that goes on begins without that, see `begin`.
+    pyinfra ends a dry run with 1 where a host has failed; a run that goes on begins without that.
     """
     state = host.state
     if state.is_executing:
@@ -40,17 +47,8 @@ def foresee(why: str, hint: str, what: str = "") -> None:
     if state not in _runs:
         _runs[state] = {}
         cast("Any", state).add_callback_handler(_End())
-    for line in (f"{what and f'{what}: '}will be refused: {why}", f"  hint: {hint}"):
+    for line in (f"will be refused: {why}", f"  hint: {hint}"):
         host.log(click.style(line, "red"), log_func=logger.error)
     itself = cast("Any", ctx_host).get()
     _runs[state].setdefault(itself, set()).add(itself.current_op_hash or why)
     state.failed_hosts.add(itself)
-
-
-def begin() -> None:
-    """What was foreseen of this host comes to pass now, or does not."""
-    state = host.state
-    itself = cast("Any", ctx_host).get()
-    if state.is_executing and itself in _runs.get(state, {}):
-        del _runs[state][itself]
-        state.failed_hosts.discard(itself)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from pyinfra_overlaymig.facts.migration import Trace
+from pyinfra_overlaymig.format import refusals as rules
+from pyinfra_overlaymig.format.needs import Unfit
 from pyinfra_overlaymig.format.octal import escape_text, unescape_text
 from pyinfra_overlaymig.format.status import LockOwner, Status
 from pyinfra_overlaymig.migration.model import Migration, Service
-from pyinfra_overlaymig.migration.settings import SETTINGS
 
 FILES = "files"
 
@@ -51,31 +52,24 @@ def warnings(wanted: Migration) -> Iterator[str]:
     return (f"  warning: {_harmless(one)}" for one in wanted.warnings)
 
 
-def refusals(wanted: Migration, status: Status, coming: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Why the machine will refuse it, as far as its status tells, each with a remedy.
+def refusals(
+    wanted: Migration, status: Status, coming: Mapping[str, Collection[str]], *, services: bool = True
+) -> Iterator[Unfit]:
+    """Why the machine will refuse it, as far as its status tells, by the functions that the machine decides by.
 
-    ``coming`` are the ids that are applied to the machine before this one.
+    ``coming`` are the ids that are applied to the machine before this one, with what conflicts with each.
+    ``services``: whether those that the status tells are those that will be there.
     """
-    active = {one.id for one in status.migrations if one.active}
-    before = active.union(coming)
     if status.lock and not status.lock.awaits:
-        yield _locked(status.lock), "it goes on by itself; run this again when it is done"
-    for needed in wanted.depends:
-        if needed not in before:
-            yield f"it depends on {needed}, which is not applied here", f"apply {needed} first, as migrations_in does"
-    for other in wanted.conflicts:
-        if other in before:
-            yield f"it conflicts with {other}, which is applied here", "leave one of them out of this machine"
-    supervised = {one.name for one in status.services} | {one.name for one in wanted.services}
-    for name in wanted.stop:
-        if name not in supervised and not coming:
-            yield f"it stops the service {name}, which is not here", "correct its name, or take it out of `stop`"
-    newest = _newest(status, before)
-    if wanted.strict_order and newest > wanted.id:
-        yield (
-            f"it is out of order: {newest} {_when(newest, active)}, and its folder says strict_order",
-            f"if no machine has it yet, give it an id after {newest}; or take strict_order out of {SETTINGS}",
-        )
+        yield locked(status.lock)
+    yield from rules.lacking(status.missing)
+    before = {one.id: one.conflicts for one in status.migrations if one.active} | dict(coming)
+    yield from rules.relations(wanted.id, wanted.depends, wanted.conflicts, before)
+    if services:
+        here = {*status.stoppable, *(one.name for one in status.services), *(one.name for one in wanted.services)}
+        yield from rules.stopped(wanted.id, wanted.stop, here)
+    if wanted.strict_order:
+        yield from rules.out_of_order(wanted.id, _newest(status, before))
 
 
 def remarks(wanted: Migration, status: Status, coming: Collection[str]) -> Iterator[str]:
@@ -138,9 +132,11 @@ def _files(wanted: Migration) -> Iterator[str]:
         yield f"    link {'':8} {_printable(link.path.removeprefix(FILES))} -> {_printable(link.target)}"
 
 
-def _locked(lock: LockOwner) -> str:
+def locked(lock: LockOwner) -> Unfit:
+    """Why nobody else can change the machine now."""
     doing = f"{lock.verb} {lock.id}".strip() or "something"
-    return f"{lock.who or 'somebody'} from {lock.source or 'nowhere'} holds the lock since {lock.since} ({doing})"
+    why = f"{lock.who or 'somebody'} from {lock.source or 'nowhere'} holds the lock since {lock.since} ({doing})"
+    return Unfit(why, "it goes on by itself; run this again when it is done")
 
 
 def _diff(what: str, applied: list[str], edited: list[str]) -> Iterator[str]:

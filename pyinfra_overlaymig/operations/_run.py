@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from pyinfra import host
@@ -13,7 +13,6 @@ from pyinfra_overlaymig.facts import MachineStatus
 from pyinfra_overlaymig.format.status import UNKNOWN, Status
 from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.operations._connection import in_a_line, keep_watch, say_lost
-from pyinfra_overlaymig.operations._foreseen import begin
 
 
 @dataclass
@@ -26,7 +25,9 @@ class Memory:
     _status: Status | None = None
     _read_while_executing: bool = False
     _shown: set[str] = field(default_factory=set)
-    _coming: list[str] = field(default_factory=list)
+    _coming: dict[str, Collection[str]] = field(default_factory=dict)
+    _brought: dict[str, Collection[str]] = field(default_factory=dict)
+    _made: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
     _services: set[str] = field(default_factory=set)
     _prepares: bool = False
@@ -65,12 +66,12 @@ class Memory:
         return None if first == self.name else first
 
     @property
-    def coming(self) -> tuple[str, ...]:
-        """The migrations that this run applies to this host before the one that asks.
+    def coming(self) -> Mapping[str, Collection[str]]:
+        """The migrations that this run applies to this host before the one that asks, and what conflicts with each.
 
         Known in the prepare stage only: in the other one, the status itself has them.
         """
-        return () if self._executing else tuple(self._coming)
+        return {} if self._executing else self._coming
 
     def once(self, what: bytes, make: Callable[[], Packets]) -> Packets:
         """What is the same for all hosts: made for the first one that asks for ``what``."""
@@ -83,19 +84,44 @@ class Memory:
         """The migrations whose layers are gone by then: this run applies something anew that they are over."""
         return frozenset() if self._executing else frozenset(self._gone)
 
-    def will_come(self, id: str) -> None:
+    def will_come(self, id: str, conflicts: Collection[str]) -> None:
         """Remember that this run applies the migration ``id`` to this host."""
         if not self._executing:
-            self._coming.append(id)
+            self._coming[id] = self._brought[id] = conflicts
+            self._made[self._next()] = (*self.status().stack, *self._coming)
 
-    def will_prepare(self) -> None:
-        """Remember that this run brings this host its runner."""
-        self._prepares = True
+    def will_go_to(self, stack: tuple[str, ...]) -> None:
+        """Remember that this run brings this host to ``stack``: its status is from here on what it will be then."""
+        if self._executing:
+            return
+        n, status = self._next(), self.status()
+        self._made[n] = stack
+        self._coming = {id: self._brought[id] for id in stack if id in self._brought}
+        below = tuple(id for id in stack if id not in self._coming)
+        records = tuple(replace(one, active=one.id in below) for one in status.migrations)
+        self._status = replace(status, generation=n, running=n, stack=below, migrations=records)
+
+    def _next(self) -> int:
+        return max((*self._made, *(one.n for one in self.status().generations)), default=0) + 1
+
+    def generations(self) -> dict[int, tuple[str, ...]]:
+        """The stacks of this host's generations, those included that this run makes before the one that asks."""
+        kept = {one.n: one.stack for one in self.status().generations if not self.gone.intersection(one.stack)}
+        return kept if self._executing else kept | self._made
 
     @property
     def will_be_prepared(self) -> bool:
-        """Whether it has one by then."""
+        """Whether this run prepares this host before the one that asks; while it executes, the status itself says."""
         return self._prepares and not self._executing
+
+    def will_prepare(self) -> None:
+        """Remember that this run prepares this host."""
+        self._prepares = True
+
+    @property
+    def is_as_told(self) -> bool:
+        """Whether services are those that the machine's status tells: nothing comes or goes before, and it is known."""
+        return self.status().prepared and (self._executing or not self._made)
 
     def will_define(self, service: str) -> None:
         """Remember that this run defines ``service`` on this host."""
@@ -104,7 +130,7 @@ class Memory:
 
     def may_come(self, service: str) -> bool:
         """Whether ``service`` may be there by then, though it is not yet."""
-        return not self._executing and bool(self._coming or service in self._services)
+        return not self._executing and bool(self._made or service in self._services)
 
     def will_go(self, ids: Iterable[str]) -> None:
         """Remember that the layers of these go."""
@@ -126,6 +152,5 @@ _runs: WeakKeyDictionary[State, _Run] = WeakKeyDictionary()
 
 def memory() -> Memory:
     """What this run knows of the host that the operation is for."""
-    begin()
     run = _runs.setdefault(host.state, _Run())
     return run.hosts.setdefault(host.name, Memory(host.name, run.plans, run.made))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from pyinfra import host, state
+from pyinfra import host
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.format.ids import capture_name, valid_id
 from pyinfra_overlaymig.format.paths import PROGRAM
-from pyinfra_overlaymig.operations._command import LiveCommand, failure, status_unknown
+from pyinfra_overlaymig.operations._command import LiveCommand, failure, no_runner, status_unknown
 from pyinfra_overlaymig.operations._run import memory
 
 
@@ -40,8 +40,8 @@ def audit_capture(capture: str, command: str) -> Generator[StringCommand, None, 
     if not status.known:
         yield status_unknown(host)
         return
-    if state.is_executing and not status.prepared:
-        yield failure(f"{host.name} has no runner", "put machine_prepared before audit_capture")
+    if not (status.prepared or memory().will_be_prepared):
+        yield failure(*no_runner(host, "audit_capture"))
         return
     if status.prepared and status.audit != "on":
         yield failure(

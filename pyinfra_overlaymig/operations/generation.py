@@ -8,16 +8,19 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.format.paths import PROGRAM
-from pyinfra_overlaymig.format.status import Status
+from pyinfra_overlaymig.format.refusals import NoGoal, goal
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
 from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
     AwaitedCommand,
     failure,
+    no_runner,
     status_unknown,
     transaction,
 )
+from pyinfra_overlaymig.operations._foreseen import foresee
+from pyinfra_overlaymig.operations._in_words import locked
 from pyinfra_overlaymig.operations._run import memory
 
 
@@ -50,39 +53,27 @@ def generation_active(
         yield status_unknown(host)
         return
     if not (status.prepared or memory().will_be_prepared):
-        yield failure(f"{host.name} has no runner", "put machine_prepared before generation_active")
+        yield failure(*no_runner(host, "generation_active"))
         return
     wanted = str(generation)
-    # One that this run makes is not there yet.
-    stack = memory().coming if wanted in memory().coming else _stack(status, wanted)
-    if stack is None:
-        yield failure(
-            f"{host.name} has no generation {wanted}",
-            "the fact MachineStatus lists its generations and what they hold",
-        )
+    stack = goal(wanted, memory().generations(), status.broken)
+    if isinstance(stack, NoGoal):
+        yield failure(stack.why, stack.hint)
         return
-    if stack == status.stack and status.running == status.generation:
+    now = (*status.stack, *memory().coming)
+    if stack == now and status.running == status.generation:
         if awaiting(status):
             yield AwaitedCommand()
         else:
             host.noop(f"generation {status.generation} is just that")
         return
-    host.log(f"generation {status.generation} ({_names(status.stack)}) -> {_names(stack)}")
+    if status.lock and not status.lock.awaits and not wait:
+        foresee(*locked(status.lock))
+    memory().will_go_to(stack)
+    host.log(f"generation {status.generation} ({_names(now)}) -> {_names(stack)}")
     memory().changes()
     options = ["--wait"] * wait + ["--restore-state"] * restore_state + [f"--confirm {confirm}"] * bool(confirm)
     yield transaction(PROGRAM, "rollback", *options, QuoteString(wanted), confirm=confirm)
-
-
-def _stack(status: Status, wanted: str) -> tuple[str, ...] | None:
-    """The stack that ``wanted`` stands for, None if the machine has none such."""
-    if wanted == "0":
-        return ()
-    for one in sorted(status.generations, key=lambda one: -one.n):
-        if wanted == str(one.n):
-            return one.stack
-        if wanted in one.stack:
-            return one.stack[: one.stack.index(wanted) + 1]
-    return None
 
 
 def _names(stack: tuple[str, ...]) -> str:

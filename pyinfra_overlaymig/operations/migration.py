@@ -25,6 +25,7 @@ from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
     failure,
+    no_runner,
     status_unknown,
     transaction,
 )
@@ -104,7 +105,7 @@ def migration_applied(
         host.noop(f"{wanted.id} is applied (generation {record.generation})")
         return
     if state.is_executing and not status.prepared:
-        yield failure(*_no_runner())
+        yield failure(*no_runner(host, "migration_applied"))
         return
     if _edited(record, wanted):
         refusal = failure(f"{wanted.id} was edited after it was applied (generation {record.generation})", _UNDO)
@@ -117,7 +118,7 @@ def migration_applied(
         return
     if not memory().shown_already(wanted.id):
         _announce(wanted, status, record, wait=wait)
-    memory().will_come(wanted.id)
+    memory().will_come(wanted.id, wanted.conflicts)
     memory().changes()
     # What a run that was killed left at work is just what is wanted.
     yield _apply(wanted, wait=wait or _under_way(wanted, status), confirm=confirm)
@@ -142,14 +143,12 @@ def _announce(wanted: Migration, status: Status, record: MigrationRecord | None,
     for line in remarks(wanted, status, memory().coming):
         host.log(f"  {line}")
     if not (status.prepared or memory().will_be_prepared):
-        foresee(*_no_runner(), wanted.id)
-    # Who waits is not refused for the lock.
-    for why, remedy in refusals(wanted, replace(status, lock=None) if wait else status, memory().coming):
-        foresee(why, remedy, wanted.id)
-
-
-def _no_runner() -> tuple[str, str]:
-    return f"{host.name} has no runner", "put machine_prepared before migration_applied"
+        foresee(*no_runner(host, "migration_applied"))
+    # Who waits is not refused for the lock, and what is missing may be brought before.
+    lock, lacking = None if wait else status.lock, () if memory().will_be_prepared else status.missing
+    then = replace(status, lock=lock, missing=lacking)
+    for refusal in refusals(wanted, then, memory().coming, services=memory().is_as_told):
+        foresee(*refusal)
 
 
 def _announce_plan(wanted: Migration) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYS = (
     *("id", "digest", "status", "applied_at", "generation", "active", "files", "size"),
-    *("audit", "lost", "unexplained", "state", "services", "local", "content"),
+    *("audit", "lost", "unexplained", "state", "services", "local", "content", "conflicts"),
 )
 _READ = ("record", "applied")
 
@@ -63,10 +63,11 @@ def _values(id: str, found: Record, stack: frozenset[str]) -> tuple[object, ...]
     )
 
 
-def _planned(id: str) -> tuple[bool, str]:
-    """Whether it was made on the machine, and a word for what it is but for its id."""
+def _planned(id: str) -> tuple[bool, str, list[str]]:
+    """Whether it was made on the machine, a word for what it is but for its id, and what conflicts with it."""
     text = files.read(f"{MIGRATIONS}/{id}/manifest")
-    return lines.value(text, "local") == "yes", plan_format.content(text) if text else ""
+    content = plan_format.content(text) if text else ""
+    return lines.value(text, "local") == "yes", content, lines.values(text, "conflicts")
 
 
 def stamp(id: str) -> tuple[int, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from pyinfra_overlaymig.format import rules
-from pyinfra_overlaymig.format.paths import DATA, LAYERS, LIVE, SCANDIR, SERVICES, SHARED, SYSTEM
+from pyinfra_overlaymig.format import refusals, rules
+from pyinfra_overlaymig.format.paths import DATA, LAYERS, LIVE, SCANDIR, SHARED, SYSTEM
 from pyinfra_overlaymig.runner import (
     capabilities,
     files,
@@ -23,6 +23,9 @@ from pyinfra_overlaymig.runner.say import Leave, refused, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyinfra_overlaymig.format.needs import Unfit
     from pyinfra_overlaymig.runner.bundle import Bundle
 
 _SOME = 64 << 20
@@ -33,15 +36,11 @@ _ROOM = "remove what is not needed, or make the volume larger"
 
 def check(bundle: Bundle) -> None:
     """Leaves with 3, saying why, when the migration cannot be applied."""
-    missing = capabilities.missing()
-    if missing:
-        raise refused(
-            f"this machine lacks: {', '.join(missing)}", "run machine_prepared, or install these packages in the base"
-        )
+    _refuse(refusals.lacking(capabilities.missing()))
     if unfit := capabilities.unfit():
         raise refused(*unfit)
     _check_relations(bundle)
-    _check_stopped(bundle)
+    _refuse(refusals.stopped(bundle.plan.id, bundle.plan.stop, {*services.here(), *bundle.plan.services}))
     _check_order(bundle)
     _check_shared(bundle)
     _check_state(bundle)
@@ -56,21 +55,15 @@ def check(bundle: Bundle) -> None:
     reserve.fill()
 
 
+def _refuse(found: Iterator[Unfit]) -> None:
+    for one in found:
+        raise refused(*one)
+
+
 def _check_relations(bundle: Bundle) -> None:
     id, stack = bundle.plan.id, store.stack()
-    for needed in bundle.plan.depends:
-        if needed not in stack:
-            raise refused(f"{id} depends on {needed}, which is not applied here", f"apply {needed} first")
-    for other in bundle.plan.conflicts:
-        if other in stack:
-            raise refused(
-                f"{id} conflicts with {other}, which is applied here", f"go back to before {other}, or leave {id} out"
-            )
-    for other in stack:
-        if id in store.plan(other).conflicts:
-            raise refused(
-                f"{other}, which is applied here, conflicts with {id}", f"go back to before {other}, or leave {id} out"
-            )
+    conflicts = {other: store.plan(other).conflicts for other in stack}
+    _refuse(refusals.relations(id, bundle.plan.depends, bundle.plan.conflicts, conflicts))
     if id in stack:
         raise Leave(20, f"{id} is in the current generation and was never finished", "run: system-migrate recover")
 
@@ -83,26 +76,13 @@ def _check_state(bundle: Bundle) -> None:
         raise refused(*why)
 
 
-def _check_stopped(bundle: Bundle) -> None:
-    for name in bundle.plan.stop:
-        here = os.path.exists(f"{SCANDIR}/{name}") or os.path.isdir(f"{LIVE}/{SERVICES}/{name}")
-        if not here and name not in bundle.plan.services:
-            raise refused(
-                f"{bundle.plan.id} stops the service {name}, which is not here",
-                "correct its name, or take it out of stop:",
-            )
-
-
 def _check_order(bundle: Bundle) -> None:
     """Ids order what is pending: a late one goes on top. What an operator makes on one machine is in nobody's order."""
     if bundle.plan.local:
         return
     id, last = bundle.plan.id, max((one for one in store.stack() if not store.plan(one).local), default="")
-    if last > id and bundle.limits.strict_order:
-        raise refused(
-            f"{id} is out of order: {last} is applied already, and its folder says strict_order",
-            f"if no machine has it yet, give it an id after {last}; or take strict_order out of migrations.yaml",
-        )
+    if bundle.limits.strict_order:
+        _refuse(refusals.out_of_order(id, last))
     if last > id:
         say(f"{id} goes on top of {last}, although it is older")
 

@@ -60,6 +60,11 @@ def defined(name: str) -> bool:
     return os.path.isdir(f"{paths.LIVE}/{paths.SERVICES}/{name}")
 
 
+def here() -> list[str]:
+    """Those that a migration can ask to be stopped: what is supervised, and what the running root defines."""
+    return sorted({*named(paths.SCANDIR), *named(f"{paths.LIVE}/{paths.SERVICES}")})
+
+
 def is_down_by_wish(name: str) -> bool:
     """Whether it is not to start by itself."""
     return os.path.exists(f"{paths.LIVE}/{paths.SERVICES}/{name}/down")

@@ -16,6 +16,8 @@ from pyinfra_overlaymig.runner.say import refused, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyinfra_overlaymig.format.generation import Generation
     from pyinfra_overlaymig.format.limits import Limits
     from pyinfra_overlaymig.format.plan import Plan
@@ -127,6 +129,12 @@ def whole(n: int, *, aloud: bool = True) -> bool:
     if trouble and aloud:
         warn(trouble)
     return not trouble
+
+
+def broken(stacks: Mapping[int, tuple[str, ...]]) -> list[int]:
+    """Those of these generations that cannot be gone to. Only what has no layers is read for it."""
+    there = {layer for layer in files.names(LAYERS) if os.path.isdir(f"{LAYERS}/{layer}")}
+    return [n for n, layers in stacks.items() if not there.issuperset(layers) or (not layers and _trouble(n))]
 
 
 def _trouble(n: int) -> str:

@@ -5,15 +5,11 @@ stays as it is, unless the snapshots of the layers that go are to be restored.
 
 from __future__ import annotations
 
-import os
-
-from pyinfra_overlaymig.format.paths import GENERATIONS, ROLLBACK
+from pyinfra_overlaymig.format import refusals
+from pyinfra_overlaymig.format.paths import ROLLBACK
 from pyinfra_overlaymig.runner import confirm, lock, package_manager, recovery, rollback, snapshots, store, worker
 from pyinfra_overlaymig.runner.say import invalid, refused, say
 from pyinfra_overlaymig.runner.verbs.apply import options
-
-_DIGITS = 19
-"""More are no number of a generation, and int() reads no more than some thousand."""
 
 
 def main(arguments: list[str]) -> int:
@@ -41,15 +37,11 @@ def main(arguments: list[str]) -> int:
 
 def _stack(goal: str) -> tuple[str, ...]:
     """The stack to go to; leaves with 3 or 4 when there is none."""
-    if goal.isascii() and goal.isdecimal() and len(goal) <= _DIGITS:
-        n = int(goal)
-        if n and not os.path.isfile(f"{GENERATIONS}/{n}"):
-            raise invalid(f"there is no generation {n}", "system-migrate status lists them")
-        if not store.whole(n):
-            raise refused(f"generation {n} is not whole any more", "choose another one")
-        return store.stack(n)
-    for n in reversed(store.generations()):
-        stack = store.stack(n)
-        if goal in stack and store.whole(n, aloud=False):
-            return stack[: stack.index(goal) + 1]
-    raise invalid(f"no generation has {goal}", "system-migrate status lists generations and what they hold")
+    stacks = {n: store.stack(n) for n in store.generations()}
+    found = refusals.goal(goal, stacks, store.broken(stacks))
+    if not isinstance(found, refusals.NoGoal):
+        return found
+    if found.lost:
+        store.whole(int(goal))
+        raise refused(found.why, found.hint)
+    raise invalid(found.why, found.hint)

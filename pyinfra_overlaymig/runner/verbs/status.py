@@ -13,7 +13,7 @@ import time
 
 from pyinfra_overlaymig.format import FORMAT, history, lines, octal, readiness
 from pyinfra_overlaymig.format.paths import AWAITED, RUN, SCANDIR, STAGING
-from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
+from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, services, store
 from pyinfra_overlaymig.runner.audit import auditd
 from pyinfra_overlaymig.runner.say import explain, usage, write
 from pyinfra_overlaymig.runner.version import VERSION
@@ -48,8 +48,10 @@ def _document() -> dict[str, Any]:
         "stack": list(store.stack(current)),
         "generations": history.tell_generations(past.generations),
         "migrations": history.tell_migrations(past.migrations),
+        "broken": store.broken({one.n: one.stack for one in past.generations}),
         "evidence": _evidence(),
         "services": _services(past.migrations),
+        "stoppable": services.here(),
         "stale": _stale(),
         "lock": _lock(),
         "audit": auditd.state(),
