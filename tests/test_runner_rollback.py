@@ -83,6 +83,18 @@ def test_what_cannot_be_gone_to_is_refused(three: Rig) -> None:
     assert three.tree() ^ before == frozenset()
 
 
+def test_a_generation_without_its_layer_is_refused_and_told(three: Rig) -> None:
+    """`status` names it, so that a dry run foresees what the machine says."""
+    assert three.run(RUNNER, "rollback", "1").code == 0
+    assert three.status().broken == ()
+    three.sh("mv /data/system/layers/20250103-001_web /data/away")
+    assert three.status().broken == (3,)
+    result = three.run(RUNNER, "rollback", "03")
+    assert result.code == 3
+    assert "generation 3 lacks its layer 20250103-001_web" in result.err
+    assert "generation 3 is not whole any more" in result.err
+
+
 STATE = ["/var/lib/app", "/var/lib/later"]
 APP = {"app": {"run": "exec sleep 3333"}}
 

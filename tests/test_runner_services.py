@@ -157,7 +157,9 @@ def test_what_cannot_be_is_refused(fresh: Rig) -> None:
     third = fresh.apply("20250103-001_third", "echo x >/etc/third", stop=["posgresql"])
     assert third.code == 3
     assert "stops the service posgresql, which is not here" in third.text
-    assert len(fresh.status().migrations) == 1
+    found = fresh.status()
+    assert [one.conflicts for one in found.migrations] == [("20250102-001_second",)]
+    assert found.stoppable == ("sshd",)
 
 
 def test_log_is_rotated(fresh: Rig) -> None:
