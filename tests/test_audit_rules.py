@@ -118,12 +118,13 @@ class LateOnce:
             raise
 
 
-def test_rules_are_all_listed_to_one_who_is_late(kernel: Audit) -> None:
+def test_rules_are_all_listed_to_one_who_is_late(kernel: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel drops what it gets rid of to nobody; a list with holes would be taken for the whole."""
     wanted = rules.of_session(NOBODY, 0, ["1", "0:57", "0:58", "0:59"])
     assert set(kernel.add(*wanted)) == {0}
     with Audit() as late:
-        late._socket = slow = LateOnce(late._socket)  # type: ignore[assignment]  # a real one's reads, only later
+        slow = LateOnce(late._socket)
+        monkeypatch.setattr(late, "_socket", slow)
         there = late.rules()
         assert [rule for rule in there if rules.session_of(rule) == NOBODY] == wanted
         assert errno.ENOBUFS in slow.errors

@@ -46,7 +46,7 @@ from pyinfra_overlaymig.operations import (
     s6_service,
 )
 from pyinfra_overlaymig.operations._folder import _all, _one
-from tests.pyinfra_run import Run
+from tests.pyinfra_run import run
 from tests.sandbox import run_in_sandbox
 
 TOP = Path(__file__).parent.parent
@@ -86,8 +86,7 @@ def commands_of(
     operation: Any, status: Status, *, executing: bool = False, **arguments: Any
 ) -> tuple[list[StringCommand], Any]:
     """The commands that an operation yields on a machine of that status, and the host."""
-    state = Run()
-    state.is_executing = executing
+    state = run(executing=executing)
     host = create_host(state, facts={"status.MachineStatus": status})
     host.log = lambda _line, **_: None
     with ctx_state.use(state), ctx_host.use(host):

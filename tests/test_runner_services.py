@@ -159,7 +159,7 @@ def test_what_cannot_be_is_refused(fresh: Rig) -> None:
     assert "stops the service posgresql, which is not here" in third.text
     found = fresh.status()
     assert [one.conflicts for one in found.migrations] == [("20250102-001_second",)]
-    assert found.stoppable == ("sshd",)
+    assert found.defined == ("sshd",)
 
 
 def test_log_is_rotated(fresh: Rig) -> None:

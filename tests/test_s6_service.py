@@ -21,7 +21,7 @@ from pyinfra_overlaymig.format.paths import LOGS
 from pyinfra_overlaymig.migration.model import Service
 from pyinfra_overlaymig.migration.services import render_alone
 from pyinfra_overlaymig.operations import s6_service
-from tests.pyinfra_run import Run
+from tests.pyinfra_run import run
 from tests.rig import Rig
 
 TOP = Path(__file__).parent.parent
@@ -53,8 +53,7 @@ def commands_of(
     found: S6Service | None, *, executing: bool = False, known: bool = True, **arguments: Any
 ) -> tuple[list[StringCommand], Any]:
     """The commands that the operation yields for the service demo as it was found, and the host."""
-    state = Run()
-    state.is_executing = executing
+    state = run(executing=executing)
     host = create_host(state)
     host.log = lambda _line, **_: None
     host.fact = type("Facts", (), {})()

@@ -44,7 +44,7 @@ OPTIONAL = {
     "stale",
     "unfit",
     "broken",
-    "stoppable",
+    "defined",
     "conflicts",
 }
 
@@ -70,7 +70,7 @@ statuses = st.builds(
     lock=st.none() | st.builds(LockOwner),
     missing=words,
     broken=st.lists(st.integers(), max_size=3).map(tuple),
-    stoppable=words,
+    defined=words,
 )
 
 
@@ -133,7 +133,7 @@ def test_a_whole_status_is_read() -> None:
     assert status.lock == LockOwner(
         "anna@desk", "192.0.2.1", 12, "0d3c", "2026-11-23T14:00:00Z", "apply", "20240301-001_c", "confirmation"
     )
-    assert (status.broken, status.stoppable) == ((1,), ("postgresql", "web"))
+    assert (status.broken, status.defined) == ((1,), ("postgresql", "web"))
     assert status.missing == ("setfattr (package attr)",)
 
 

@@ -10,42 +10,49 @@ from pyinfra_overlaymig.format.needs import Unfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     Stack = tuple[str, ...]
 
 
 class NoGoal(NamedTuple):
-    """Why a machine cannot go to a generation; ``lost``: it had that one."""
+    """Why a machine cannot go to a generation; ``lost``: the one of which something is missing, or 0."""
 
     why: str
     hint: str
-    lost: bool = False
+    lost: int = 0
 
 
-def goal(wanted: str, stacks: Mapping[int, Stack], broken: Collection[int]) -> Stack | NoGoal:
-    """The stack that ``wanted`` stands for, a generation's number or the id that is to be on top.
+class Generations(NamedTuple):
+    """Those that a machine keeps. Stacks, and whether they are whole, are asked for one by one: each is a file."""
 
-    ``broken``: the generations of which something is missing.
-    """
+    numbers: Collection[int]
+    stack: Callable[[int], Stack]
+    is_whole: Callable[[int], bool]
+
+
+def goal(wanted: str, kept: Generations) -> Stack | NoGoal:
+    """The stack that ``wanted`` stands for, a generation's number or the id that is to be on top."""
     if wanted.isascii() and wanted.isdecimal():
-        return _numbered(wanted.lstrip("0") or "0", stacks, broken)
-    for n in sorted(stacks, reverse=True):
-        if wanted in stacks[n] and n not in broken:
-            return stacks[n][: stacks[n].index(wanted) + 1]
-    return NoGoal(f"no generation has {wanted}", "system-migrate status lists generations and what they hold")
+        return _numbered(wanted.lstrip("0") or "0", kept)
+    for n in sorted(kept.numbers, reverse=True):
+        stack = kept.stack(n)
+        if wanted in stack and kept.is_whole(n):
+            return stack[: stack.index(wanted) + 1]
+    named = wanted or repr(wanted)
+    return NoGoal(f"no generation has {named}", "system-migrate status lists generations and what they hold")
 
 
-def _numbered(wanted: str, stacks: Mapping[int, Stack], broken: Collection[int]) -> Stack | NoGoal:
+def _numbered(wanted: str, kept: Generations) -> Stack | NoGoal:
     """By its digits: int() reads no more than some thousand."""
     if wanted == "0":
         return ()
-    n = next((n for n in stacks if str(n) == wanted), None)
+    n = next((n for n in kept.numbers if str(n) == wanted), None)
     if n is None:
         return NoGoal(f"there is no generation {wanted}", "system-migrate status lists them")
-    if n in broken:
-        return NoGoal(f"generation {n} is not whole any more", "choose another one", lost=True)
-    return stacks[n]
+    if not kept.is_whole(n):
+        return NoGoal(f"generation {n} is not whole any more", "choose another one", lost=n)
+    return kept.stack(n)
 
 
 def relations(

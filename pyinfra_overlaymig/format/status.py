@@ -149,7 +149,7 @@ class Status(Record):
 
     ``audit``: `on` where it can be seen who changes what, else why not.
     ``failed_boots``: boots in a row in which services of the current generation did not get ready.
-    ``broken``: generations that cannot be gone to. ``stoppable``: services that a migration may say it stops.
+    ``broken``: generations that cannot be gone to. ``defined``: services that the running root defines.
     """
 
     known: bool
@@ -168,7 +168,7 @@ class Status(Record):
     migrations: tuple[MigrationRecord, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
-    stoppable: tuple[str, ...] = ()
+    defined: tuple[str, ...] = ()
     stale: tuple[Stale, ...] = ()
     lock: LockOwner | None = None
     audit: str = ""

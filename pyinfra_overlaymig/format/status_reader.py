@@ -72,7 +72,7 @@ def _status(top: Fields) -> Status:
             lambda one: Evidence(one.text("id"), one.text("failed_at"), one.word("exit")),
         ),
         services=top.objects("services", _service),
-        stoppable=top.optional_texts("stoppable"),
+        defined=top.optional_texts("defined"),
         stale=top.objects("stale", _stale) if "stale" in top.values else (),
         lock=top.optional("lock", _lock),
         audit=top.optional_text("audit"),

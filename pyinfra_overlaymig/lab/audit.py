@@ -24,7 +24,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -83,6 +83,7 @@ def leave(lab: Lab) -> None:
     process.kill(lab.audit / "keeper")
     while _lives(lab):
         time.sleep(0.02)
+    grace.restore(_grace(lab))
     for session in _sessions(lab):
         _end(lab, session)
     shared = lab.cache / "audit"
@@ -129,9 +130,9 @@ class _Keeper:
             ready, _, _ = select.select([ask], [], [], self._patience())
             if ready:
                 for line in os.read(ask, 4096).decode(errors="replace").splitlines():
-                    self._try(line)
+                    self._try(self._answer, line)
             elif self._over:
-                self._delete()
+                self._try(self._delete)
             # Also where questions keep coming: each system call of the whole host is held against each rule there is.
             if time.monotonic() - swept > _LOST:
                 self._over += _sessions(self._lab) - _living_sessions() - set(self._over)
@@ -142,12 +143,14 @@ class _Keeper:
             return 0.0
         return _LOST if _sessions(self._lab) else None
 
-    def _try(self, line: str) -> None:
-        """Answer; what fails is refused by silence, and told on the console: the other machines still need a keeper."""
+    def _try(self, step: Callable[..., None], *arguments: str) -> None:
+        """What fails is told on the console, and refused by silence: the other machines still need a keeper."""
         try:
-            self._answer(line)
+            step(*arguments)
         except OSError:
             traceback.print_exc()
+            # Those that are over are found again.
+            self._over, self._rules = [], []
 
     def _answer(self, line: str) -> None:
         match = _QUESTION.fullmatch(line)
@@ -181,7 +184,7 @@ class _Keeper:
         session = self._over[0]
         if not self._rules:
             self._rules = rules.of_those(self._kernel, lambda one: one == int(session))
-        with grace.short(self._lab.cache / "audit/grace") as quick:
+        with grace.short(_grace(self._lab)) as quick:
             some = len(self._rules) if quick else 1
             self._kernel.delete(*self._rules[:some])
             del self._rules[:some]
@@ -195,6 +198,10 @@ def main() -> None:
     """What a keeper runs: the lab's directory and cache are its arguments."""
     prerequisites.check_root()
     keep(Lab.at(Path(sys.argv[1]), Path(sys.argv[2])))
+
+
+def _grace(lab: Lab) -> Path:
+    return lab.cache / "audit/grace"
 
 
 def _sessions(lab: Lab) -> set[str]:

@@ -41,7 +41,11 @@ def runner_archive() -> bytes:
 
 def runner_packets() -> Packets:
     """The same in packets; a plan that only says that they would be sent does not make them."""
-    return Packets(archive() for archive in (runner_archive,))
+    return Packets(_when_asked_for())
+
+
+def _when_asked_for() -> Iterator[bytes]:
+    yield runner_archive()
 
 
 @cache

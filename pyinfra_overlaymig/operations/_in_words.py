@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 
 from pyinfra_overlaymig.facts.migration import Trace
-from pyinfra_overlaymig.format import refusals as rules
 from pyinfra_overlaymig.format.needs import Unfit
 from pyinfra_overlaymig.format.octal import escape_text, unescape_text
+from pyinfra_overlaymig.format.refusals import lacking, out_of_order, relations, stopped
 from pyinfra_overlaymig.format.status import LockOwner, Status
 from pyinfra_overlaymig.migration.model import Migration, Service
 
@@ -62,14 +62,14 @@ def refusals(
     """
     if status.lock and not status.lock.awaits:
         yield locked(status.lock)
-    yield from rules.lacking(status.missing)
+    yield from lacking(status.missing)
     before = {one.id: one.conflicts for one in status.migrations if one.active} | dict(coming)
-    yield from rules.relations(wanted.id, wanted.depends, wanted.conflicts, before)
+    yield from relations(wanted.id, wanted.depends, wanted.conflicts, before)
     if services:
-        here = {*status.stoppable, *(one.name for one in status.services), *(one.name for one in wanted.services)}
-        yield from rules.stopped(wanted.id, wanted.stop, here)
+        here = {*status.defined, *(one.name for one in status.services), *(one.name for one in wanted.services)}
+        yield from stopped(wanted.id, wanted.stop, here)
     if wanted.strict_order:
-        yield from rules.out_of_order(wanted.id, _newest(status, before))
+        yield from out_of_order(wanted.id, _newest(status, before))
 
 
 def remarks(wanted: Migration, status: Status, coming: Collection[str]) -> Iterator[str]:

@@ -17,7 +17,11 @@ from pyinfra_overlaymig.operations._connection import in_a_line, keep_watch, say
 
 @dataclass
 class Memory:
-    """What a run knows of one host, which pyinfra's ``host`` is whenever `memory()` gives it to an operation."""
+    """What a run knows of one host, which pyinfra's ``host`` is whenever `memory()` gives it to an operation.
+
+    ``_brought``: the migrations that the run brings, with what conflicts with each. ``_makes``: the stacks of the
+    generations that it makes, by number. Both are of the prepare stage, as all that is only going to be.
+    """
 
     name: str
     plans: dict[str, str]
@@ -25,9 +29,8 @@ class Memory:
     _status: Status | None = None
     _read_while_executing: bool = False
     _shown: set[str] = field(default_factory=set)
-    _coming: dict[str, Collection[str]] = field(default_factory=dict)
     _brought: dict[str, Collection[str]] = field(default_factory=dict)
-    _made: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _makes: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
     _services: set[str] = field(default_factory=set)
     _prepares: bool = False
@@ -71,7 +74,9 @@ class Memory:
 
         Known in the prepare stage only: in the other one, the status itself has them.
         """
-        return {} if self._executing else self._coming
+        if self._executing or not self._makes:
+            return {}
+        return {id: self._brought[id] for id in self._makes[max(self._makes)] if id in self._brought}
 
     def once(self, what: bytes, make: Callable[[], Packets]) -> Packets:
         """What is the same for all hosts: made for the first one that asks for ``what``."""
@@ -87,27 +92,27 @@ class Memory:
     def will_come(self, id: str, conflicts: Collection[str]) -> None:
         """Remember that this run applies the migration ``id`` to this host."""
         if not self._executing:
-            self._coming[id] = self._brought[id] = conflicts
-            self._made[self._next()] = (*self.status().stack, *self._coming)
+            coming = tuple(self.coming)
+            self._brought[id] = conflicts
+            self._makes[self._next()] = (*self.status().stack, *coming, id)
 
     def will_go_to(self, stack: tuple[str, ...]) -> None:
         """Remember that this run brings this host to ``stack``: its status is from here on what it will be then."""
         if self._executing:
             return
         n, status = self._next(), self.status()
-        self._made[n] = stack
-        self._coming = {id: self._brought[id] for id in stack if id in self._brought}
-        below = tuple(id for id in stack if id not in self._coming)
+        self._makes[n] = stack
+        below = tuple(id for id in stack if id not in self._brought)
         records = tuple(replace(one, active=one.id in below) for one in status.migrations)
         self._status = replace(status, generation=n, running=n, stack=below, migrations=records)
 
     def _next(self) -> int:
-        return max((*self._made, *(one.n for one in self.status().generations)), default=0) + 1
+        return max((*self._makes, *(one.n for one in self.status().generations)), default=0) + 1
 
     def generations(self) -> dict[int, tuple[str, ...]]:
         """The stacks of this host's generations, those included that this run makes before the one that asks."""
         kept = {one.n: one.stack for one in self.status().generations if not self.gone.intersection(one.stack)}
-        return kept if self._executing else kept | self._made
+        return kept if self._executing else kept | self._makes
 
     @property
     def will_be_prepared(self) -> bool:
@@ -121,7 +126,7 @@ class Memory:
     @property
     def is_as_told(self) -> bool:
         """Whether services are those that the machine's status tells: nothing comes or goes before, and it is known."""
-        return self.status().prepared and (self._executing or not self._made)
+        return self.status().prepared and (self._executing or not self._makes)
 
     def will_define(self, service: str) -> None:
         """Remember that this run defines ``service`` on this host."""
@@ -130,7 +135,7 @@ class Memory:
 
     def may_come(self, service: str) -> bool:
         """Whether ``service`` may be there by then, though it is not yet."""
-        return not self._executing and bool(self._made or service in self._services)
+        return not self._executing and bool(self._makes or service in self._services)
 
     def will_go(self, ids: Iterable[str]) -> None:
         """Remember that the layers of these go."""

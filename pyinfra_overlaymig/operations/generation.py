@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.format.paths import PROGRAM
-from pyinfra_overlaymig.format.refusals import NoGoal, goal
+from pyinfra_overlaymig.format.refusals import Generations, NoGoal, goal
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
 from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
@@ -56,7 +56,8 @@ def generation_active(
         yield failure(*no_runner(host, "generation_active"))
         return
     wanted = str(generation)
-    stack = goal(wanted, memory().generations(), status.broken)
+    stacks = memory().generations()
+    stack = goal(wanted, Generations(stacks, stacks.__getitem__, lambda n: n not in status.broken))
     if isinstance(stack, NoGoal):
         yield failure(stack.why, stack.hint)
         return

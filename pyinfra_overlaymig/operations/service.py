@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from graphlib import CycleError
 from importlib import resources
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyinfra import host
 from pyinfra.api import OperationError, QuoteString, StringCommand, operation
@@ -15,6 +15,7 @@ from pyinfra.api import OperationError, QuoteString, StringCommand, operation
 from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services
 from pyinfra_overlaymig.format import readiness
+from pyinfra_overlaymig.format.needs import Unfit
 from pyinfra_overlaymig.format.paths import LOGS, SCANDIR, SERVICEDIRS
 from pyinfra_overlaymig.migration.bundle import archive
 from pyinfra_overlaymig.migration.manifest import service_of
@@ -122,44 +123,67 @@ def s6_service(
         "max_death_tally": max_death_tally, "needs": needs,
     }  # fmt: skip
     _check_names(service, scandir=scandir, sourcedir=sourcedir, livedir=livedir)
-    signal = _letter(reloaded)
     folder = f"{LOGS}/{service}" if log is True else log or None
     files = _files(service, own, folder, scandir) if present else ()
+    wanted = _Wanted(
+        files=files, running=running, enabled=enabled, restarted=restarted, signal=_letter(reloaded), present=present,
+        kept=bool(sourcedir),
+    )  # fmt: skip
     # Something else may have stopped it since the last operation of ours: this is asked each time.
     services = host.get_fact(S6Services, scandir=scandir, sourcedir=sourcedir)
     if services is None:
         yield failure(f"the services of {host.name} are unknown", "see the error of the fact S6Services above")
         return
-    known = memory()
-    found = services.get(service)
-    if found is None and present and not files and not known.may_come(service):
-        names = ", ".join(sorted(services)) or "none"
-        yield failure(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
-        return
-    if present:
-        steps = list(steps_for(found, files, running=running, enabled=enabled, kept=bool(sourcedir)))
-        steps += if_it_ran(found, steps, restarted=restarted, signal=signal)
+    steps = _planned(service, services, wanted)
+    if isinstance(steps, Unfit):
+        yield failure(*steps)
+    elif not steps:
+        host.noop(f"service {service} is {_words(services.get(service)) if present else 'not there'}")
     else:
-        steps = ["remove"] if found else []
+        arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
+        _announce(service, scandir, steps, defines=bool(files))
+        script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
+        yield StringCommand(script, _stdin=Upload(host, service, Packets([archive(files)]))) if files else script
+
+
+class _Wanted(NamedTuple):
+    """What a service is to be; ``files`` define it, unless that is done elsewhere. ``kept``: for the next boot, too."""
+
+    files: tuple[Rendered, ...]
+    running: bool | None
+    enabled: bool | None
+    restarted: bool
+    signal: str | None
+    present: bool
+    kept: bool
+
+
+def _planned(service: str, services: Mapping[str, S6Service], wanted: _Wanted) -> list[str] | Unfit:
+    """What service.sh has to do, or why it cannot."""
+    found = services.get(service)
+    if wanted.present and not (found or wanted.files or memory().may_come(service)):
+        names = ", ".join(sorted(services)) or "none"
+        return Unfit(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
+    steps = ["remove"] if found and not wanted.present else []
+    if wanted.present:
+        steps += steps_for(found, wanted.files, running=wanted.running, enabled=wanted.enabled, kept=wanted.kept)
+        steps += if_it_ran(found, steps, restarted=wanted.restarted, signal=wanted.signal)
     try:
-        steps = with_what_needs_it(service, services, steps)
+        return with_what_needs_it(service, services, steps)
     except CycleError as error:
-        yield failure(
-            f"services of {host.name} need each other in a circle: {' -> '.join(error.args[1])}",
-            "define one of them without that need",
+        circle = " -> ".join(error.args[1])
+        return Unfit(
+            f"services of {host.name} need each other in a circle: {circle}", "define one of them without that need"
         )
-        return
-    if not steps:
-        host.noop(f"service {service} is {_words(found) if present else 'not there'}")
-        return
+
+
+def _announce(service: str, scandir: str, steps: list[str], *, defines: bool) -> None:
+    known = memory()
     if not known.shown_already(f"s6_service {scandir}/{service} {steps}"):
         host.log(f"service {service}: {', '.join(in_words(step) for step in steps)}")
-    if files:
+    if defines:
         known.will_define(service)
     known.changes()
-    arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
-    script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
-    yield StringCommand(script, _stdin=Upload(host, service, Packets([archive(files)]))) if files else script
 
 
 def _check_names(service: str, **folders: str) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pyinfra_overlaymig.format import FormatError, limits, plan, rules
 from pyinfra_overlaymig.format.paths import DATA, LIVE
 from pyinfra_overlaymig.runner import files, rooted, trees
-from pyinfra_overlaymig.runner.say import Leave, invalid, refused
+from pyinfra_overlaymig.runner.say import Leave, invalid, refused, short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _ABOUT = (
 _READ = ("plan", "limits", "sums")
 _LONGEST_ABOUT, _LONGEST_TEXT, _LONGEST_END = 1 << 16, 64 << 20, 4 << 20
 """Bytes: of a header about the next one, of what is read at once, of what follows an archive's end."""
-_LONGEST_WORDS = 500
 _LEFT, _INODES_LEFT = 64 << 20, 2048
 """What preflight wants to be free afterwards."""
 _NO_ARCHIVE = (ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, struct.error)
@@ -107,13 +106,9 @@ def _unpacking_failed(error: OSError) -> Leave:
 
 
 def _no_bundle(error: Exception) -> Leave:
-    return invalid(f"this is no bundle, or only a part of one: {_short(error)}", "pack it again, or upload it again")
-
-
-def _short(error: Exception) -> str:
-    """It quotes what came, of which a line may have megabytes."""
-    words = str(error)
-    return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}…"
+    return invalid(
+        f"this is no bundle, or only a part of one: {short(str(error))}", "pack it again, or upload it again"
+    )
 
 
 def _no_room() -> Leave:
@@ -180,7 +175,7 @@ def _checked(directory: str, came: _Came) -> Bundle:
             raise FormatError(f"the limits have {min(strange)!r}, which is no service of the plan")
     except FormatError as error:
         raise invalid(
-            f"the bundle is not right: {_short(error)}", "run machine_prepared, which brings a matching runner"
+            f"the bundle is not right: {short(str(error))}", "run machine_prepared, which brings a matching runner"
         ) from error
     if not _is_planned(wanted, came):
         raise invalid("the bundle is damaged: its files are not those of its plan", "pack it again, or upload it again")

@@ -33,13 +33,13 @@ def booted() -> bool:
     return there and mount is not None and mount.kind == "overlay" and files.there(f"{RUN}/running")
 
 
-def unfit() -> needs.Unfit | None:
+def unfit(*, is_booted: bool) -> needs.Unfit | None:
     """Why no migration can be applied here, whatever it is; nothing on a machine that will do."""
     if not os.path.isdir(DATA):
         return needs.NO_DATA
     if linux.filesystem_type(DATA) == linux.OVERLAYFS_MAGIC:
         return needs.NO_VOLUME
-    if booted():
+    if is_booted:
         return None
     return needs.base_alone(current) if (current := store.current()) else needs.NOT_BOOTED
 

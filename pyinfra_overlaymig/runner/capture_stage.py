@@ -92,7 +92,8 @@ def _has_more_flags(path: str, upper: str, lower: str) -> bool:
     made = f"{upper}/{path}"
     if not (files.plain_dir(made) or (os.path.isfile(made) and not os.path.islink(made))):
         return False
-    return bool(immovable.set_by_hand(made) & ~immovable.set_by_hand(f"{lower}/{path}"))
+    flags = immovable.set_by_hand(made)
+    return bool(flags and flags & ~immovable.set_by_hand(f"{lower}/{path}"))
 
 
 class _Progress:

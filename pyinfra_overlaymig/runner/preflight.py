@@ -37,7 +37,7 @@ _ROOM = "remove what is not needed, or make the volume larger"
 def check(bundle: Bundle) -> None:
     """Leaves with 3, saying why, when the migration cannot be applied."""
     _refuse(refusals.lacking(capabilities.missing()))
-    if unfit := capabilities.unfit():
+    if unfit := capabilities.unfit(is_booted=capabilities.booted()):
         raise refused(*unfit)
     _check_relations(bundle)
     _refuse(refusals.stopped(bundle.plan.id, bundle.plan.stop, {*services.here(), *bundle.plan.services}))

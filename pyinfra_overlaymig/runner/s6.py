@@ -28,6 +28,11 @@ _LOCK = "hhqqi4x"
 """struct flock."""
 
 
+def directories(top: str) -> list[str]:
+    """The names of the service directories in ``top``. What s6-svscan does not see is none: it may be half of one."""
+    return [name for name in files.names(top) if not name.startswith(".") and os.path.isdir(f"{top}/{name}")]
+
+
 class Status(NamedTuple):
     """What s6-supervise says of its service; times are seconds since 1970."""
 

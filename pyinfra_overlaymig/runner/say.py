@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ERROR = 2
-_LONGEST_NAME = 300
+_LONGEST = 500
+"""Characters of what is quoted from outside: a name, a line of a bundle."""
 
 
 class Leave(Exception):
@@ -92,13 +93,15 @@ def write_bytes(descriptor: int, data: bytes) -> None:
         return
 
 
+def short(text: str) -> str:
+    """``text`` as it can be quoted: of one that is too long, its end is not what anybody looks for."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
 def explain(error: BaseException) -> None:
     """Says what went wrong where nobody expected it: of the system's errors, which; of others, where."""
     if isinstance(error, OSError):
-        name = str(error.filename or "")
-        # Of one that is too long, its end is not what anybody looks for.
-        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
-        warn(f"{error.strerror or error}{f': {shown}' if shown else ''}")
+        warn(f"{error.strerror or error}{f': {short(str(error.filename))}' if error.filename else ''}")
     else:
         import traceback
 

@@ -62,7 +62,7 @@ def defined(name: str) -> bool:
 
 def here() -> list[str]:
     """Those that a migration can ask to be stopped: what is supervised, and what the running root defines."""
-    return sorted({*named(paths.SCANDIR), *named(f"{paths.LIVE}/{paths.SERVICES}")})
+    return sorted({*s6.directories(paths.SCANDIR), *s6.directories(f"{paths.LIVE}/{paths.SERVICES}")})
 
 
 def is_down_by_wish(name: str) -> bool:
@@ -87,12 +87,7 @@ def layer(name: str) -> str:
 def _defines(layer: str) -> list[str]:
     top = f"{paths.LAYERS}/{layer}/{paths.SERVICES}"
     # What is no directory may be a whiteout.
-    return named(top)
-
-
-def named(top: str) -> list[str]:
-    """The service directories in ``top``. What s6-svscan does not see is none: it may be half of one."""
-    return [name for name in files.names(top) if not name.startswith(".") and os.path.isdir(f"{top}/{name}")]
+    return s6.directories(top)
 
 
 def is_of_image(name: str) -> bool:
@@ -118,13 +113,13 @@ def restart(name: str) -> str:
 
 def supervised() -> list[str]:
     """The names of all copies, running or not."""
-    return named(paths.SERVICEDIRS)
+    return s6.directories(paths.SERVICEDIRS)
 
 
 def order() -> list[str]:
     """The services of the running root, each after those that it needs."""
     top = f"{paths.LIVE}/{paths.SERVICES}"
-    return needs.order({name: needed(f"{top}/{name}") for name in named(top) if defined(name)})
+    return needs.order({name: needed(f"{top}/{name}") for name in s6.directories(top) if defined(name)})
 
 
 def missing() -> list[str]:

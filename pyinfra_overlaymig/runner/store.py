@@ -133,8 +133,19 @@ def whole(n: int, *, aloud: bool = True) -> bool:
 
 def broken(stacks: Mapping[int, tuple[str, ...]]) -> list[int]:
     """Those of these generations that cannot be gone to. Only what has no layers is read for it."""
-    there = {layer for layer in files.names(LAYERS) if os.path.isdir(f"{LAYERS}/{layer}")}
-    return [n for n, layers in stacks.items() if not there.issuperset(layers) or (not layers and _trouble(n))]
+    there = {*files.names(LAYERS)}
+    found: list[int] = []
+    whole: tuple[str, ...] = ()
+    for n in sorted(stacks, reverse=True):
+        layers = stacks[n]
+        # Most are the beginning of a newer one.
+        if layers and whole[: len(layers)] == layers:
+            continue
+        if there.issuperset(layers) and (layers or not _trouble(n)):
+            whole = max(whole, layers, key=len)
+        else:
+            found.append(n)
+    return sorted(found)
 
 
 def _trouble(n: int) -> str:

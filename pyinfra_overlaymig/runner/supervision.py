@@ -57,7 +57,7 @@ def boot(root: str) -> bool:
     """
     top = f"{root}/{paths.SERVICES}"
     files.make_dirs(paths.SCANDIR, paths.SERVICEDIRS)
-    todo = services.named(top)
+    todo = s6.directories(top)
     for _ in range(2):
         todo = [name for name in todo if not os.path.exists(services.linked(name)) and not _laid_out(top, name)]
     return not todo

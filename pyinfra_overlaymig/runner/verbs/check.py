@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     base.need_root()
     if lacking := capabilities.missing():
         raise refused(f"this machine lacks: {', '.join(lacking)}", capabilities.hint(lacking))
-    if unfit := capabilities.unfit():
+    if unfit := capabilities.unfit(is_booted=capabilities.booted()):
         raise refused(*unfit)
     if failed := capabilities.probe():
         raise refused(f"this machine cannot: {', '.join(failed)}", "look at the kernel and at the file system of /data")

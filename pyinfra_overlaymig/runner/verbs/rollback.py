@@ -37,11 +37,12 @@ def main(arguments: list[str]) -> int:
 
 def _stack(goal: str) -> tuple[str, ...]:
     """The stack to go to; leaves with 3 or 4 when there is none."""
-    stacks = {n: store.stack(n) for n in store.generations()}
-    found = refusals.goal(goal, stacks, store.broken(stacks))
+    kept = refusals.Generations(store.generations(), store.stack, lambda n: store.whole(n, aloud=False))
+    found = refusals.goal(goal, kept)
     if not isinstance(found, refusals.NoGoal):
         return found
     if found.lost:
-        store.whole(int(goal))
+        # It says what is missing.
+        store.whole(found.lost)
         raise refused(found.why, found.hint)
     raise invalid(found.why, found.hint)

@@ -12,8 +12,8 @@ import sys
 import time
 
 from pyinfra_overlaymig.format import FORMAT, history, lines, octal, readiness
-from pyinfra_overlaymig.format.paths import AWAITED, RUN, SCANDIR, STAGING
-from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, services, store
+from pyinfra_overlaymig.format.paths import AWAITED, LIVE, RUN, SCANDIR, SERVICES, STAGING
+from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
 from pyinfra_overlaymig.runner.audit import auditd
 from pyinfra_overlaymig.runner.say import explain, usage, write
 from pyinfra_overlaymig.runner.version import VERSION
@@ -40,8 +40,10 @@ def main(arguments: list[str]) -> int:
 def _document() -> dict[str, Any]:
     current = store.current()
     past = metadata.read(current)
+    booted = capabilities.booted()
     return {
         **_machine(),
+        "booted": booted,
         "generation": current,
         "running": store.running(),
         "failed_boots": fallback.failed_boots(current),
@@ -51,12 +53,12 @@ def _document() -> dict[str, Any]:
         "broken": store.broken({one.n: one.stack for one in past.generations}),
         "evidence": _evidence(),
         "services": _services(past.migrations),
-        "stoppable": services.here(),
+        "defined": s6.directories(f"{LIVE}/{SERVICES}"),
         "stale": _stale(),
         "lock": _lock(),
         "audit": auditd.state(),
         "missing": capabilities.missing(),
-        "unfit": capabilities.unfit(),
+        "unfit": capabilities.unfit(is_booted=booted),
     }
 
 
@@ -68,7 +70,6 @@ def _machine() -> dict[str, Any]:
         "host": re.sub(r"[^A-Za-z0-9._-]", "", about.nodename),
         "boot_id": files.first_line("/proc/sys/kernel/random/boot_id"),
         "kernel": re.sub(r"[^A-Za-z0-9._+-]", "", about.release),
-        "booted": capabilities.booted(),
         "base": base.identity(capabilities.root()),
     }
 
