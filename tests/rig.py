@@ -19,22 +19,37 @@ RUNNER = "/data/system/runner/system-migrate"
 PATIENCE = 600.0
 """Seconds: a virtual machine beside other tests is slow, and one that hangs is to be seen all the same."""
 
-# What a migration may not change when it fails: every name, type, mode, owner, time, target and content in the running
-# root and in state, the generation, the layers and the mounts.
-_TREE = r"""
-list() {
+# Names and contents of a whole root. Contents are read of files that may differ from the base, which nobody writes:
+# those that the stack or an upper has. Of paths that the root does not show, sha256sum says that they are not there.
+TREE = r"""
+names() {
     cd "$1"
     set -- -xdev \( -path ./run -o -path ./proc -o -path ./sys -o -path ./dev -o -path ./data \) -prune
     find . "$@" -o -printf '%y %m %U %G ' \
-        \( -type d -printf '%p\0' -o -type f -printf '%s %T@ %p\0' -o -printf '%p -> %l\0' \) |
-        sort -z | tr '\n\0' ' \n'
-    find . "$@" -o -type f -print0 | sort -z | xargs -0 sha256sum -z | tr '\n\0' ' \n'
+        \( -type d -printf '%p\0' -o -type f -printf '@FILE@ %p\0' -o -printf '%p -> %l\0' \) | tr '\n\0' ' \n'
 }
-list /; list /data/state
+own() {
+    (
+        cd /data/system
+        stack=$(sed -n 's|^layer |layers/|p' generations/current 2>/dev/null) || :
+        for dir in $stack upper/*/upper; do [ ! -d "$dir" ] || (cd "$dir" && find . -type f -print0); done
+    )
+}
+contents() { cd "$1"; sort -zu | xargs -0 sha256sum -z 2>/dev/null | tr '\n\0' ' \n'; }
+"""
+
+# What a migration may not change when it fails: every name, type, mode, owner, time, target and content in the running
+# root and in state, the generation, the layers and the mounts.
+_TREE = (
+    TREE.replace("@FILE@", "%s %T@")
+    + r"""
+(names /); own | (contents /)
+(names /data/state); (cd /data/state; find . -type f -print0) | (contents /data/state)
 readlink /data/system/generations/current || echo none
 ls /data/system/layers
 awk '$5 !~ "^/run/system-migrate/" { print $5, $4 }' /proc/self/mountinfo | sort
 """
+)
 
 
 @dataclass(frozen=True)

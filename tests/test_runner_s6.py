@@ -282,7 +282,8 @@ def test_deaf_service_is_named_and_on_the_way_back_killed(
     monkeypatch.setattr(supervision, "STOP_WITHIN", 0.3)
     monkeypatch.setattr(supervision, "_ONCE_MORE", 0.3)
     place = machine.install("deaf", "trap '' TERM; echo deaf; while :; do sleep 0.1; done")
-    assert within(5, (machine.top / "state/var/log/deaf/current").read_text)
+    log = machine.top / "state/var/log/deaf/current"
+    assert within(5, lambda: log.exists() and log.read_text())
     assert not supervision.pause(str(machine.journal), ["deaf"])
     assert "service deaf did not stop within" in capfd.readouterr().err
     assert (machine.journal / "paused").read_text() == "deaf\n"
@@ -452,6 +453,9 @@ def test_as_before_is_said_of_what_was_looked_at(
 ) -> None:
     """Services that were up, mounts, the generation: what is another is named; what comes up soon is waited for."""
     monkeypatch.setattr(readiness, "limit", lambda _name: 2)
+    # Other tests make and remove labs meanwhile.
+    here = mountinfo.read(1)
+    monkeypatch.setattr(mountinfo, "read", lambda _pid: here)
     places = (
         machine.install("ready", "sleep 0.5; echo >&3; exec sleep 11023", notification_fd="3\n"),
         machine.install("silent", "exec sleep 11024"),

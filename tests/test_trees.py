@@ -153,7 +153,7 @@ def deep(place: Path, depth: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "name"), [(3000, "abc"), (1500, "a"), (40, "a" * 250), (16, "ä" * 127), (15, "y" * 254)]
+    ("depth", "name"), [(1300, "abc"), (2100, "a"), (40, "a" * 250), (16, "ä" * 127), (15, "y" * 254)]
 )
 def test_very_deep_trees(place: Path, depth: int, name: str) -> None:
     """Deeper than a path may be long, and than files may be open: they are linked, seen and removed."""
