@@ -168,14 +168,27 @@ def test_modes_can_be_said(folder: Path) -> None:
         ('\n  /etc/demo/conf: "0600"\n  etc/demo/conf: "0640"', 4, "there twice"),
         ('{/etc/demo: "0700"}', 2, "files/ has no such file"),
         ('{/etc/../x: "0700"}', 2, "no path"),
+        ('{/etc/demo/link: "0600"}', 2, "is a link"),
         ('["0600"]', 2, "mapping"),
     ],
 )
 def test_modes_that_cannot_be_are_refused_by_line(folder: Path, modes: str, line: int, said: str) -> None:
+    (folder / "files/etc/demo/link").symlink_to("conf")
     (folder / "migration.yaml").write_text(f"description: x\nmodes: {modes}\n")
     error = refusal(folder)
     assert f"{folder}/migration.yaml:{line}: " in str(error)
     assert said in f"{error} {error.hint}"
+
+
+@pytest.mark.parametrize("path", ["data/state/var/lib/x/conf", "data", "proc/sys/x", "sys/x/y"])
+def test_a_file_where_no_layer_has_one_is_refused(folder: Path, path: str) -> None:
+    """It would be gone with the stage, and nobody would say so."""
+    file = folder / "files" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("x")
+    error = refusal(folder)
+    assert f"{file}: nothing of a migration can lie in /{path.partition('/')[0]}" in str(error)
+    assert "state path" in error.hint
 
 
 @pytest.mark.parametrize(

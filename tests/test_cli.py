@@ -45,6 +45,20 @@ def test_a_reader_who_has_seen_enough_is_no_trouble(words: tuple[str, ...], tmp_
     assert (done.returncode, kept.read_text()) == (141, "")
 
 
+@pytest.mark.parametrize("words", [("--help",), ("lab", "ls"), ("graph", "deploys/migrations")])
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_without_an_output_it_does_what_it_is_told(
+    words: tuple[str, ...], closed: tuple[int, ...], tmp_path: Path
+) -> None:
+    """`… >&-`, as cron jobs and services may have it: no traceback, and what would be said goes nowhere."""
+    line = "".join(f" {number}>&-" for number in closed)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$@"{line}', "sh", PROGRAM, *words], capture_output=True, check=False, timeout=60, cwd=TOP,
+        env=os.environ | {"OVERLAYMIG_LAB_DIR": str(tmp_path / "lab")},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o000])
 def test_what_the_system_says_is_said_in_words(tmp_path: Path, mode: int) -> None:
     """No number of an error, and which file it is."""

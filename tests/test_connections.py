@@ -16,6 +16,7 @@ import pytest
 from pyinfra_overlaymig import lab
 from pyinfra_overlaymig.lab.layout import place
 from pyinfra_overlaymig.operations import _connection
+from pyinfra_overlaymig.operations._connection import in_a_line
 from tests.rig import Rig
 from tests.test_end_to_end import TOP, deploy_of, ended, pyinfra
 
@@ -200,3 +201,17 @@ def test_a_machine_behind_another_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     there.close()
     _connection.keep_watch(SimpleNamespace())
     _connection.keep_watch(None)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(113, "No route to host"), "No route to host"),
+        (OSError("Could not connect ([Errno None] Unable to connect)"), "Could not connect (Unable to connect)"),
+        (OSError("Error reading banner[Errno 104] Connection reset"), "Error reading banner Connection reset"),
+        (EOFError(), "it was closed"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)  # fmt: skip
+def test_an_error_is_said_in_words(error: Exception, said: str) -> None:
+    assert in_a_line(error) == said

@@ -41,7 +41,7 @@ def test_unconfirmed_migration_is_taken_back(fresh: Rig) -> None:
     assert apply(fresh, "1") == 0
     ended(fresh)
     assert {line for line in fresh.tree() ^ before if not line.isdigit()} == set()
-    assert [(one.id, one.why) for one in fresh.status().evidence] == [(ID, "1")]
+    assert [(one.id, one.why) for one in fresh.status().evidence] == [(ID, "unconfirmed")]
     assert "no new connection came within 1 s" in fresh.sh(f"cat /data/system/staging/{ID}/log")
     late = fresh.run(RUNNER, "confirm")
     assert late.code == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 import time
@@ -419,3 +420,12 @@ def test_into_a_closed_pipe_is_no_trouble(tmp_path: Path) -> None:
     said = done.stdout.splitlines()
     assert (done.returncode, done.stderr, len(said)) == (0, "", 5), said
     assert {line.rpartition(" ")[2] for line in said} <= {"0", "141"}, said
+
+
+def test_an_answer_that_finds_no_room_is_none() -> None:
+    """Part of it would be taken for all; a program that has seen enough is another thing."""
+    words = ("/bin/sh", "-c", f"{PROGRAM} version >/dev/full; echo $?; ({PROGRAM} --help; echo $? >&2) | true")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "111\n"
+    assert done.stderr.splitlines()[0] == "system-migrate: the answer could not be written: No space left on device"
+    assert done.stderr.splitlines()[-1] in ("0", "141")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 from typing import NoReturn
 
 import click
@@ -206,4 +207,6 @@ def _plain(command: tuple[str, ...]) -> tuple[str, ...]:
 
 def _become(argv: list[str]) -> NoReturn:
     """Replace this process, so that signals and the exit code are the command's own."""
+    # Python ignores it, and what is ignored stays so: into `head`, programs would complain.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(argv[0], argv)  # noqa: S606 - no shell is what is wanted

@@ -38,6 +38,7 @@ for command in (lab, graph, diff, state):
 
 def main() -> None:
     """Run the program: exit 0, or an error's own code, 130 after an interrupt, 141 where nobody reads any more."""
+    _open_what_is_closed()
     try:
         _run()
         sys.stdout.flush()
@@ -48,6 +49,14 @@ def main() -> None:
         if isinstance(leaving.__context__, BrokenPipeError) or sys.stdout is not sys.__stdout__:
             _nobody_reads()
         raise
+
+
+def _open_what_is_closed() -> None:
+    """Where the caller closed one of them (`>&-`), Python has None, which cannot even be asked."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for good
+            setattr(sys, f"__{name}__", getattr(sys, name))
 
 
 def _run() -> None:

@@ -10,18 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pyinfra_overlaymig.errors import InvalidMigration, unreadable
-from pyinfra_overlaymig.format import rules
 from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, why_no_id
-from pyinfra_overlaymig.format.paths import SHARED, is_below
 from pyinfra_overlaymig.format.plan import SCRIPTS
-from pyinfra_overlaymig.migration import advice, interpreters
+from pyinfra_overlaymig.migration import advice, checks, interpreters
 from pyinfra_overlaymig.migration.checkout import Checkout, checkout, is_foreign
+from pyinfra_overlaymig.migration.checks import FILES
 from pyinfra_overlaymig.migration.document import closest
-from pyinfra_overlaymig.migration.manifest import Manifest, load_manifest
+from pyinfra_overlaymig.migration.manifest import load_manifest
 from pyinfra_overlaymig.migration.model import Link, Member, Migration
 from pyinfra_overlaymig.migration.settings import load_settings
 
-FILES = "files"
 _PARTS = ("migration.yaml", *SCRIPTS, FILES)
 _NOTES = (".md", ".rst", ".txt", "README", "CHANGELOG", "LICENSE")
 _DATED = re.compile("[0-9]{6}")
@@ -52,12 +50,14 @@ def _load(folder: Path) -> Migration:
     manifest = load_manifest(folder / "migration.yaml", folder.name)
     git = checkout(folder, FILES) if (folder / FILES).exists() else Checkout()
     entries = list(_walk(folder, folder / FILES, git))
-    _check_modes(folder, manifest, [_relative(folder, entry) for entry in entries])
     links = tuple(link for entry in entries if (link := _link(folder, entry, git)))
     linked = {link.path for link in links}
+    paths = [_relative(folder, entry) for entry in entries]
+    checks.check_places(folder, paths)
+    checks.check_modes(folder, manifest, paths, linked)
     files = [_member(folder, one, git, manifest.modes) for one in entries if _relative(folder, one) not in linked]
     scripts = [_script(folder, name) for name in SCRIPTS if (folder / name).exists()]
-    _check_state(folder, manifest, files)
+    checks.check_state(folder, manifest, files)
     return Migration(
         id=folder.name,
         folder=folder,
@@ -141,33 +141,6 @@ def _check_parts(folder: Path) -> None:
             raise InvalidMigration("must be a regular file", hint="copy it here", file=folder / name)
     if "files" in present and not stat.S_ISDIR((folder / "files").lstat().st_mode):
         raise InvalidMigration("must be a directory", hint="lay it out as /", file=folder / "files")
-
-
-def _check_state(folder: Path, manifest: Manifest, members: list[Member]) -> None:
-    """State paths are directories; links among the files are followed on the machine."""
-    for path in manifest.state:
-        for member in members:
-            if is_below(f"files{path}", member.path):
-                trouble = f"state path {path!r}: {member.path} is no directory", "name the directory that it lies in"
-            elif path in SHARED and is_below(member.path, f"files{path}"):
-                trouble = rules.shared_trouble(path, "the migration itself")
-            else:
-                continue
-            raise InvalidMigration(
-                trouble[0], hint=trouble[1], file=folder / "migration.yaml", line=manifest.lines.get("state")
-            )
-
-
-def _check_modes(folder: Path, manifest: Manifest, paths: list[str]) -> None:
-    known = [path.removeprefix(FILES) for path in paths]
-    for path in manifest.modes:
-        if f"/{path}" not in known:
-            raise InvalidMigration(
-                f"`modes` names /{path}, and files/ has no such file",
-                hint=closest(f"/{path}", known) if known else "put the file into files/, or take it out of `modes`",
-                file=folder / "migration.yaml",
-                line=manifest.lines.get(f"modes {path}"),
-            )
 
 
 def _relative(folder: Path, entry: Path) -> str:

@@ -6,6 +6,7 @@ pyinfra's own wait for a machine without power for a quarter of an hour at least
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ IDLE: Final = 5
 SILENT: Final = 20
 """Seconds after which a machine that answers none of them counts as lost."""
 _EVERY: Final = 1.0
+_NUMBER: Final = re.compile(r"\[Errno [^\]]*\]")
 _OPTIONS: Final = (
     ("TCP_KEEPIDLE", IDLE), ("TCP_KEEPALIVE", IDLE),  # the second is what macOS calls it
     ("TCP_KEEPINTVL", IDLE), ("TCP_KEEPCNT", SILENT // IDLE - 1), ("TCP_USER_TIMEOUT", SILENT * 1000),
@@ -158,4 +160,6 @@ def say_lost(host: Host, message: str) -> None:
 
 
 def in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Without the numbers of errors, which say nothing, and are None where paramiko tried several addresses."""
+    said = " ".join(_NUMBER.sub(" ", str(error)).split()).replace("( ", "(")
+    return said or ("it was closed" if isinstance(error, EOFError) else type(error).__name__)

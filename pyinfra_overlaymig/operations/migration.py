@@ -37,6 +37,12 @@ from pyinfra_overlaymig.operations._upload import Upload
 
 T = TypeVar("T", bound=Callable[..., Any])
 
+_WHY = {
+    "143": "interrupted",
+    "9": "see its log",
+    "unconfirmed": "no new connection came in time",
+    "unhealthy": "its services or verify.sh failed",
+}
 _UNDO = "undo the edit, and put the change into a new migration; or roll it back first"
 
 
@@ -199,7 +205,7 @@ def _tell_missing(folder: Path, status: Status) -> None:
 
 def _why(word: str) -> str:
     """How a failed migration ended, as the runner noted it: a status of its worker, or a word."""
-    return {"143": "interrupted", "9": "see its log"}.get(word, f"exit {word}" if word.isdigit() else word)
+    return _WHY.get(word, f"exit {word}" if word.isdigit() else word)
 
 
 def _edited(record: MigrationRecord | None, wanted: Migration) -> TypeGuard[MigrationRecord]:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from pyinfra_overlaymig.runner import base, spawn
-from pyinfra_overlaymig.runner.say import Leave, explain, unable, usage, write
+from pyinfra_overlaymig.runner.say import Leave, answer, explain, unable, usage, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _environment() -> None:
 
 def _run(given: str, arguments: list[str]) -> int:
     if given in ("help", "-h", "--help") or arguments[:1] in (["-h"], ["--help"]):
-        write(1, USAGE)
+        answer(USAGE)
         return 0
     if not given:
         write(2, USAGE)

@@ -72,6 +72,11 @@ def _wait(events: int, deadline: Deadline) -> None:
         linux.drain(events)
 
 
+def expired() -> bool:
+    """Whether what was asked for last did not come in time."""
+    return files.there(f"{HERE}/expired")
+
+
 def forget() -> None:
     """What awaited it was killed: whoever holds the lock next does not."""
     if files.there(AWAITED):

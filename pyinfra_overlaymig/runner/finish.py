@@ -33,7 +33,7 @@ from pyinfra_overlaymig.runner.output import Output
 from pyinfra_overlaymig.runner.say import Leave, attempt, say, warn
 
 _ENVIRONMENT = {"PATH": spawn.PATH, "HOME": "/root", "LANG": "C.UTF-8"}
-_UNHEALTHY = 1
+UNHEALTHY = 1
 
 
 def finish(id: str) -> None:
@@ -51,10 +51,10 @@ def finish(id: str) -> None:
     explaining = audit.begin_explaining(journal)
     try:
         if not services_follow.follow(journal, (id,)):
-            raise Leave(_UNHEALTHY)
+            raise Leave(UNHEALTHY)
         verify(id)
         if not (confirm.awaited(journal) and services_follow.stand(id)):
-            raise Leave(_UNHEALTHY)
+            raise Leave(UNHEALTHY)
     except BaseException:
         audit.settle(explaining)
         raise
@@ -97,7 +97,7 @@ def verify(id: str) -> None:
         if left:
             say(f"verifying again in a second, {left} left")
             time.sleep(1)
-    raise Leave(_UNHEALTHY)
+    raise Leave(UNHEALTHY)
 
 
 def _verify_once(id: str, script: str, limit: int) -> str:
@@ -115,7 +115,7 @@ def _pause_own(id: str, *, force: bool = False) -> None:
     record = store.record(id)
     own = [name for name in (record.services if record else ()) if services.restart(name) != "never"]
     if not supervision.pause(f"{STAGING}/{id}", services.needing(own), force=force):
-        raise Leave(_UNHEALTHY)
+        raise Leave(UNHEALTHY)
 
 
 def revert(id: str, generation: int, *, live: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -91,6 +92,19 @@ def write_bytes(descriptor: int, data: bytes) -> None:
     except OSError:
         # A log on a full disk: what is said is less than what is done.
         return
+
+
+def answer(text: str) -> None:
+    """What was asked for, to standard output: part of it on a full disk would be taken for all; leaves with 111."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError as error:
+        if isinstance(error, (BrokenPipeError, ConnectionResetError)) or error.errno == errno.EIO:
+            # Whoever read it has seen enough; a terminal that was hung up.
+            return
+        raise unable(f"the answer could not be written: {error.strerror}", "send it to where there is room") from None
 
 
 def short(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import exits
-from pyinfra_overlaymig.runner import as_before, evidence, finish, former, snapshots, store, supervision
+from pyinfra_overlaymig.runner import as_before, confirm, evidence, finish, former, snapshots, store, supervision
 from pyinfra_overlaymig.runner.audit import session as audit
 from pyinfra_overlaymig.runner.phases import Phase
 from pyinfra_overlaymig.runner.say import attempt, say, warn, write
@@ -22,7 +22,7 @@ def undo(one: Transaction, why: int) -> tuple[int, str]:
     elif code == exits.REFUSED:
         evidence.discard(one.id)
     elif code == exits.REVERTED:
-        evidence.keep(one.id, why)
+        evidence.keep(one.id, _reason(one.phase, why))
         snapshots.sweep()
         # Drift that was adopted stays: a generation of its own.
         words = as_before.words(one.seen._replace(generation=one.before), whole=one.whole)
@@ -31,6 +31,13 @@ def undo(one: Transaction, why: int) -> tuple[int, str]:
     else:
         warn(f"{one.id} failed, and so did its revert. Run: system-migrate recover")
     return code, words
+
+
+def _reason(phase: Phase, why: int) -> int | str:
+    """What the next run is told: of what was switched to already, a number says nothing."""
+    if phase is not Phase.FINISH or why != finish.UNHEALTHY:
+        return why
+    return "unconfirmed" if confirm.expired() else "unhealthy"
 
 
 def _revert(one: Transaction) -> None:

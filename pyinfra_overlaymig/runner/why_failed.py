@@ -47,6 +47,12 @@ _ACROSS = os.strerror(errno.EXDEV).encode()
 _PATHS = re.compile(rb"(?<![\w.])/[^\s'\"`:,;()\[\]<>\xe2]+")
 """Quotes are \xe2 as well, where they are typographic."""
 
+_ROOM = "is there room on /data? else see dmesg"
+_UNFIT = dict.fromkeys(
+    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
+    "what the migration brings has another kind there on this machine: bring it elsewhere, or let the script put it there",
+)
+
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
@@ -55,7 +61,7 @@ def step(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         at = f" ({error.filename})" if error.filename else ""
-        raise Leave(1, f"{what}: {error.strerror or error}{at}", "is there room on /data? else see dmesg") from error
+        raise Leave(1, f"{what}: {error.strerror or error}{at}", _UNFIT.get(error.errno or 0, _ROOM)) from error
 
 
 def leave(stage: Stage, code: int) -> Leave:

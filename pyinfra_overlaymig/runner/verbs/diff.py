@@ -9,7 +9,7 @@ import os
 from pyinfra_overlaymig.format.ids import capture_name
 from pyinfra_overlaymig.format.paths import CAPTURES, MIGRATIONS
 from pyinfra_overlaymig.runner import files, summary
-from pyinfra_overlaymig.runner.say import invalid, usage, write
+from pyinfra_overlaymig.runner.say import answer, invalid, usage
 
 _LISTS = "system-migrate status lists the migrations"
 
@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> int:
         raise invalid(f"there is no record of {id}", _LISTS)
     record, changes, who = (files.read(f"{places[0]}/{name}") for name in ("record", "changes.list", "who.list"))
     if raw:
-        write(1, f"{_marked('record', record)}{_marked('change', changes)}{who}end\n")
+        answer(f"{_marked('record', record)}{_marked('change', changes)}{who}end\n")
     else:
-        write(1, summary.text(id, record, changes, who))
+        answer(summary.text(id, record, changes, who))
     return 0
 
 

@@ -27,7 +27,7 @@ from pyinfra_overlaymig.runner import (
     store,
     trees,
 )
-from pyinfra_overlaymig.runner.say import Leave, attempt, invalid, refused, say, usage, warn, write
+from pyinfra_overlaymig.runner.say import Leave, answer, attempt, invalid, refused, say, usage, warn, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _show(how: str) -> int:
     """Compares the whole upper with the stack. Without a lock: a switch meanwhile shows in the next call."""
     live = catch_up.live()
     if not files.plain_dir(f"{UPPER}/{live}/upper"):
-        write(1, drift_told.document([]) if how == "--json" else "")
+        answer(drift_told.document([]) if how == "--json" else "")
         return 0
     try:
         found = drift.compared(live)
@@ -104,10 +104,10 @@ def _show(how: str) -> int:
             raise
         return _show(how)
     if how == "--raw":
-        write(1, changes_format.text(found.changes))
+        answer(changes_format.text(found.changes))
         return 0
     shown, left = nobodys.apart(found.changes)
-    write(1, drift_told.document(shown) if how else drift_told.table(shown, left))
+    answer(drift_told.document(shown) if how else drift_told.table(shown, left))
     if theirs := packages.changed_by_hand().who:
         warn(f"packages were installed or removed by hand: {theirs}")
         write(2, "  hint: keep all that is theirs, or give it up: system-migrate drift adopt|discard --packages\n")

@@ -15,7 +15,7 @@ from pyinfra_overlaymig.format import FORMAT, history, lines, octal, readiness
 from pyinfra_overlaymig.format.paths import AWAITED, LIVE, RUN, SCANDIR, SERVICES, STAGING
 from pyinfra_overlaymig.runner import base, capabilities, fallback, files, lock, metadata, s6, store
 from pyinfra_overlaymig.runner.audit import auditd
-from pyinfra_overlaymig.runner.say import explain, usage, write
+from pyinfra_overlaymig.runner.say import answer, explain, usage
 from pyinfra_overlaymig.runner.version import VERSION
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, who asks is told that it is not known
         explain(error)
         document = {"known": False, "format": FORMAT}
-    write(1, json.dumps(document, separators=(",", ":")) + "\n")
+    answer(json.dumps(document, separators=(",", ":")) + "\n")
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pyinfra_overlaymig.format import FORMAT
-from pyinfra_overlaymig.runner.say import write
+from pyinfra_overlaymig.runner.say import answer
 from pyinfra_overlaymig.runner.version import VERSION
 
 
 def main(_: list[str]) -> int:
-    write(1, f"system-migrate {VERSION} (format {FORMAT})\n")
+    answer(f"system-migrate {VERSION} (format {FORMAT})\n")
     return 0
