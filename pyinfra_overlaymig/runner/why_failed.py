@@ -50,7 +50,7 @@ _PATHS = re.compile(rb"(?<![\w.])/[^\s'\"`:,;()\[\]<>\xe2]+")
 _ROOM = "is there room on /data? else see dmesg"
 _UNFIT = dict.fromkeys(
     (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
-    "what the migration brings has another kind there on this machine: bring it elsewhere, or let the script put it there",
+    "it is of another kind on this machine: bring it elsewhere, or let the script put it there",
 )
 
 
