@@ -582,6 +582,9 @@ def test_numbers_and_what_is_more_than_true_are_read_too() -> None:
         with pytest.raises(OperationError, match="confirm cannot be"):
             _arguments.seconds("confirm", given)
     assert _arguments.seconds("confirm", " 30") == 30
+    assert [_arguments.confirmation("confirm", given) for given in ("999", 0)] == [999, 0]
+    with pytest.raises(OperationError, match="1 to 999 seconds"):
+        _arguments.confirmation("confirm", "1000")
     assert [_arguments.truth_or_text("log", given) for given in ("no", "/x", True)] == [False, "/x", True]
     assert [_arguments.truth_or_none("running", given) for given in ("None", None, "off")] == [None, None, False]
 

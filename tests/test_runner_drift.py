@@ -283,3 +283,9 @@ def test_large_directory_is_one_line(count: int, lines: int) -> None:
     text = drift_told.table([Change("A", "d", "755", "0", "0", "0", "-", "-", "opt/a"), *found], 0)
     assert len(text.splitlines()) == lines
     assert f"/opt/a/ and {count} in it" in text or lines > 2
+
+
+def test_names_that_somebody_chose_are_told_harmlessly() -> None:
+    """A terminal obeys what is in them."""
+    change = Change("A", "l", "777", "0", "0", "0", "-", "-", "opt/\x1b[31mé\r", "-> \x1b]0;t\x07\x9b")
+    assert drift_told.table([change], 0).splitlines()[1].endswith(r"/opt/\033[31mé\015 -> \033]0;t\007\302\233")

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+LONGEST_CONFIRM = 999
+"""Seconds that a machine waits for a new connection, and nobody else changes it."""
 _RETRIES = 1000
 _READY = 60
 _RESTART = "changed"

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeVar, cast
 
 from pyinfra.api import OperationError
 
+from pyinfra_overlaymig.format.limits import LONGEST_CONFIRM
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 _WORDS: Final = {
@@ -62,6 +64,14 @@ def seconds(name: str, value: Any) -> int:
     if isinstance(value, bool) or not text.isascii() or not text.isdecimal():
         raise OperationError(f"{name} cannot be {value!r}\n    hint: write a whole number of seconds")
     return int(text)
+
+
+def confirmation(name: str, value: Any) -> int:
+    """As many seconds as a machine waits for its confirmation; none: it does not."""
+    found = seconds(name, value)
+    if found > LONGEST_CONFIRM:
+        raise OperationError(f"{name} cannot be {value!r}\n    hint: write 1 to {LONGEST_CONFIRM} seconds, or 0 for none")
+    return found
 
 
 def _read(readers: dict[str, Callable[[str, Any], Any]], name: str, value: Any) -> Any:

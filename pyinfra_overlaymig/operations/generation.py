@@ -9,7 +9,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.format.paths import PROGRAM
 from pyinfra_overlaymig.format.refusals import Generations, NoGoal, goal
-from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
+from pyinfra_overlaymig.operations._arguments import confirmation, read_first, truth
 from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
@@ -24,7 +24,7 @@ from pyinfra_overlaymig.operations._in_words import locked
 from pyinfra_overlaymig.operations._run import memory
 
 
-@read_first(restore_state=truth, wait=truth, confirm=seconds)
+@read_first(restore_state=truth, wait=truth, confirm=confirmation)
 @operation()
 def generation_active(
     generation: int | str, restore_state: bool = False, wait: bool = False, confirm: int = CONFIRM_WITHIN

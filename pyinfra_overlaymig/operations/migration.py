@@ -20,7 +20,7 @@ from pyinfra_overlaymig.migration.bundle import packed
 from pyinfra_overlaymig.migration.folder import ids_in
 from pyinfra_overlaymig.migration.model import Migration
 from pyinfra_overlaymig.operations._again import again, in_words
-from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth
+from pyinfra_overlaymig.operations._arguments import confirmation, read_first, truth
 from pyinfra_overlaymig.operations._awaiting import awaiting, confirmed
 from pyinfra_overlaymig.operations._command import (
     CONFIRM_WITHIN,
@@ -62,7 +62,7 @@ def _checked_first(applied: T) -> T:
     return cast(T, checked)
 
 
-@read_first(wait=truth, confirm=seconds)
+@read_first(wait=truth, confirm=confirmation)
 @_checked_first
 @operation()
 def migration_applied(

@@ -14,6 +14,7 @@ import os
 import re
 import select
 
+from pyinfra_overlaymig.format.limits import LONGEST_CONFIRM
 from pyinfra_overlaymig.format.paths import AWAITED, CONFIRM
 from pyinfra_overlaymig.runner import files, linux, worker
 from pyinfra_overlaymig.runner.clock import Deadline
@@ -21,14 +22,13 @@ from pyinfra_overlaymig.runner.say import say, usage, warn
 
 HERE = CONFIRM
 _SECONDS = re.compile(r"[1-9][0-9]{0,9}")
-_LONGEST = 999
 
 
 def seconds(text: str) -> int:
     """The limit that ``text`` says; leaves with 100 unless it can be one."""
-    if _SECONDS.fullmatch(text) and int(text) <= _LONGEST:
+    if _SECONDS.fullmatch(text) and int(text) <= LONGEST_CONFIRM:
         return int(text)
-    raise usage(f"--confirm takes seconds, not '{text}'", "system-migrate apply --confirm 60 FILE")
+    raise usage(f"--confirm takes seconds, 1 to {LONGEST_CONFIRM}, not '{text}'", "system-migrate apply --confirm 60 FILE")
 
 
 def ask(journal: str, limit: int | None) -> None:

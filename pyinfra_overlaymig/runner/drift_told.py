@@ -6,6 +6,7 @@ import json
 
 from pyinfra_overlaymig.format.changes import OPS
 from pyinfra_overlaymig.format.paths import is_below
+from pyinfra_overlaymig.runner.say import harmless
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def table(found: Sequence[Change], nobodys: int) -> str:
     lines = [" ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[4]]) for row in rows]
     if nobodys:
         lines.append(f"(left out, as nobody's: {nobodys} of caches, logs and the like; drift --raw has them)")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{harmless(line)}\n" for line in lines)
 
 
 def _row(change: Change, held: Sequence[Change]) -> tuple[str, str, str, str, str]:

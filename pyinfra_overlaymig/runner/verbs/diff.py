@@ -9,7 +9,7 @@ import os
 from pyinfra_overlaymig.format.ids import capture_name
 from pyinfra_overlaymig.format.paths import CAPTURES, MIGRATIONS
 from pyinfra_overlaymig.runner import files, summary
-from pyinfra_overlaymig.runner.say import answer, invalid, usage
+from pyinfra_overlaymig.runner.say import answer, harmless, invalid, usage
 
 _LISTS = "system-migrate status lists the migrations"
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if raw:
         answer(f"{_marked('record', record)}{_marked('change', changes)}{who}end\n")
     else:
-        answer(summary.text(id, record, changes, who))
+        answer(harmless(summary.text(id, record, changes, who)))
     return 0
 
 
