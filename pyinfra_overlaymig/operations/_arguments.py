@@ -70,7 +70,7 @@ def confirmation(name: str, value: Any) -> int:
     """As many seconds as a machine waits for its confirmation; none: it does not."""
     found = seconds(name, value)
     if found > LONGEST_CONFIRM:
-        raise OperationError(f"{name} cannot be {value!r}\n    hint: write 1 to {LONGEST_CONFIRM} seconds, or 0 for none")
+        raise OperationError(f"{name} cannot be {value!r}\n    hint: write 1 to {LONGEST_CONFIRM} seconds, or 0")
     return found
 
 

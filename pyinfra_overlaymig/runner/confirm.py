@@ -28,7 +28,7 @@ def seconds(text: str) -> int:
     """The limit that ``text`` says; leaves with 100 unless it can be one."""
     if _SECONDS.fullmatch(text) and int(text) <= LONGEST_CONFIRM:
         return int(text)
-    raise usage(f"--confirm takes seconds, 1 to {LONGEST_CONFIRM}, not '{text}'", "system-migrate apply --confirm 60 FILE")
+    raise usage(f"--confirm takes 1 to {LONGEST_CONFIRM} seconds, not '{text}'", "system-migrate apply --confirm 60 -")
 
 
 def ask(journal: str, limit: int | None) -> None:
