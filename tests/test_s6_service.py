@@ -154,12 +154,13 @@ def test_a_service_that_is_not_there_is_named() -> None:
         ({"scandir": "run/service"}, "scandir must be an absolute path"),
         ({"livedir": ""}, "livedir must be an absolute path"),
         ({"reloaded": "SEGV"}, "sends no signal 'SEGV', but SIGHUP"),
+        ({"run": "if true; then"}, "is no sh as it stands"),
     ],
 )
 def test_arguments_are_checked_before_any_machine_is_asked(arguments: dict[str, Any], said: str) -> None:
-    """By the rules that a manifest has; what would leave a directory, or cannot be, stops the run."""
+    """By the rules that a manifest has, when the deploy is read, also with `-y`: pyinfra runs nothing of it then."""
     with pytest.raises(OperationError, match=said):
-        commands_of(None, known=False, **arguments)
+        s6_service(**({"service": "demo"} | arguments))
 
 
 def test_a_list_of_services_is_read() -> None:

@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from graphlib import CycleError
 from importlib import resources
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pyinfra import host
-from pyinfra.api import OperationError, QuoteString, StringCommand, operation
+from pyinfra.api import QuoteString, StringCommand, operation
 
-from pyinfra_overlaymig.errors import InvalidMigration
 from pyinfra_overlaymig.facts.service import SOURCEDIR, S6Service, S6Services
 from pyinfra_overlaymig.format import readiness
 from pyinfra_overlaymig.format.needs import Unfit
-from pyinfra_overlaymig.format.paths import LOGS, SCANDIR, SERVICEDIRS
+from pyinfra_overlaymig.format.paths import SCANDIR, SERVICEDIRS
 from pyinfra_overlaymig.migration.bundle import archive
-from pyinfra_overlaymig.migration.manifest import service_of
 from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.migration.scripts import filled
-from pyinfra_overlaymig.migration.services import Rendered, render_alone
+from pyinfra_overlaymig.migration.services import Rendered
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth, truth_or_none, truth_or_text
 from pyinfra_overlaymig.operations._command import failure
 from pyinfra_overlaymig.operations._run import memory
+from pyinfra_overlaymig.operations._service_arguments import checked_first, definition, letter, log_folder
 from pyinfra_overlaymig.operations._service_steps import if_it_ran, in_words, steps_for, with_what_needs_it
 from pyinfra_overlaymig.operations._upload import Upload
 
 _SCRIPTS = ("service_ready.sh", "service.sh")
-_NAME = re.compile(r"[A-Za-z0-9_@%+:][A-Za-z0-9_@%+:.-]*")
-_LETTERS: Final = {
-    "SIGHUP": "h", "SIGUSR1": "1", "SIGUSR2": "2", "SIGINT": "i", "SIGQUIT": "q", "SIGALRM": "a", "SIGABRT": "b",
-    "SIGTERM": "t", "SIGWINCH": "y", "SIGSTOP": "p", "SIGCONT": "c", "SIGKILL": "k",
-}  # fmt: skip
-"""What s6-svc calls the signals that it sends."""
 
 
 @read_first(
     running=truth_or_none, restarted=truth, reloaded=truth_or_text, enabled=truth_or_none, present=truth,
     log=truth_or_text, timeout=seconds,
 )  # fmt: skip
+@checked_first
 @operation()
 def s6_service(
     service: str,
@@ -122,11 +115,10 @@ def s6_service(
         "notification_fd": notification_fd, "down_signal": down_signal, "timeout_kill": timeout_kill,
         "max_death_tally": max_death_tally, "needs": needs,
     }  # fmt: skip
-    _check_names(service, scandir=scandir, sourcedir=sourcedir, livedir=livedir)
-    folder = f"{LOGS}/{service}" if log is True else log or None
-    files = _files(service, own, folder, scandir) if present else ()
+    folder = log_folder(service, log)
+    files = definition(service, own, folder, scandir) if present else ()
     wanted = _Wanted(
-        files=files, running=running, enabled=enabled, restarted=restarted, signal=_letter(reloaded), present=present,
+        files=files, running=running, enabled=enabled, restarted=restarted, signal=letter(reloaded), present=present,
         kept=bool(sourcedir),
     )  # fmt: skip
     # Something else may have stopped it since the last operation of ours: this is asked each time.
@@ -184,43 +176,6 @@ def _announce(service: str, scandir: str, steps: list[str], *, defines: bool) ->
     if defines:
         known.will_define(service)
     known.changes()
-
-
-def _check_names(service: str, **folders: str) -> None:
-    if not _NAME.fullmatch(service):
-        raise OperationError(f"{service!r} is no service name")
-    for name, folder in folders.items():
-        if not folder.startswith("/") and (folder or name != "sourcedir"):
-            raise OperationError(f"{name} must be an absolute path, not {folder!r}")
-
-
-def _letter(reloaded: bool | str) -> str | None:
-    if isinstance(reloaded, bool):
-        return "h" if reloaded else None
-    name = f"SIG{reloaded.upper().removeprefix('SIG')}"
-    if name not in _LETTERS:
-        raise OperationError(f"s6-svc sends no signal {reloaded!r}, but {', '.join(_LETTERS)}")
-    return _LETTERS[name]
-
-
-def _files(service: str, own: Mapping[str, object], log: str | None, scandir: str) -> tuple[Rendered, ...]:
-    """What defines the service; nothing where that is done elsewhere."""
-    given = {key: _plain(value) for key, value in own.items() if value is not None}
-    if not given:
-        return ()
-    if log is not None and not log.startswith("/"):
-        raise OperationError(f"log must be True, False or an absolute path, not {log!r}")
-    try:
-        return render_alone(service_of(service, given), log, scandir)
-    except InvalidMigration as error:
-        raise OperationError(f"s6_service {service}: {error.message}\n    hint: {error.hint}") from error
-
-
-def _plain(value: object) -> object:
-    """As YAML has it, by whose rules arguments are checked."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _words(found: S6Service | None) -> str:
