@@ -207,7 +207,7 @@ def test_postgresql_answers_every_query_across_switches(deployed: lab.Lab, tmp_p
         said = client.stdout.read()
     assert "number of failed transactions: 0 (0.000%)" in said, said
     processed = next(line for line in said.splitlines() if "actually processed" in line)
-    assert int(processed.split(": ")[1].split("/")[0]) > (400 if reconnect else 800)
+    assert int(processed.split(": ")[1].split("/")[0]) > (100 if reconnect else 200)
 
 
 def test_rollback_of_a_machine_and_forward_again(deployed: lab.Lab) -> None:
@@ -240,7 +240,7 @@ def test_drift_is_a_fact(deployed: lab.Lab) -> None:
 def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_path: Path) -> None:
     """With `wait=True` a second operator sees what the first one does, and then gets through."""
     rig = Rig(deployed, "lab-1", tmp_path / "first")
-    first = rig.migration("20240501-001_first", "echo begun; sleep 4; echo over")
+    first = rig.migration("20240501-001_first", "echo begun; until [ -e /run/go ]; do sleep 0.2; done; echo over")
     deploy = deploy_of(tmp_path, "20240502-001_second", ":")
     Path(deploy).write_text(Path(deploy).read_text().replace("confirm=60", "wait=True"))
     with subprocess.Popen(
@@ -252,11 +252,18 @@ def test_operation_waits_for_a_busy_machine_when_asked(deployed: lab.Lab, tmp_pa
         busy.stdin.write(first)
         busy.stdin.close()
         assert any(b"begun" in line for line in busy.stdout)
-        done = pyinfra("-y", "--limit", "lab-1", deploy)
+        with subprocess.Popen(
+            [Path(sys.executable).with_name("pyinfra"), "-y", "--limit", "lab-1", "inventories/lab.py", deploy],
+            cwd=TOP, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        ) as second:  # fmt: skip
+            assert second.stderr
+            assert any("waiting for root from" in line for line in second.stderr)
+            # A stage has a /run of its own, which its processes lead to.
+            rig.sh('for pid in $(pgrep -f "[m]igration/install.sh"); do : >"/proc/$pid/root/run/go"; done')
+            said = second.stderr.read()
         assert busy.wait(60) == 0
-    assert done.returncode == 0, done.stderr
-    assert "waiting for root from" in done.stderr
-    assert "] over" in done.stderr
+    assert second.returncode == 0, said
+    assert "] over" in said
     assert seen_from_outside(deployed, "lab-1").status.stack[-2:] == ("20240501-001_first", "20240502-001_second")
 
 

@@ -99,7 +99,13 @@ def answer(text: str) -> None:
     data = text.encode("utf-8", "surrogateescape")
     try:
         while data:
-            data = data[os.write(1, data) :]
+            try:
+                data = data[os.write(1, data) :]
+            except BlockingIOError:
+                # A pipe that somebody set so, and is full.
+                import select
+
+                select.select([], [1], [])
     except OSError as error:
         if isinstance(error, (BrokenPipeError, ConnectionResetError)) or error.errno == errno.EIO:
             # Whoever read it has seen enough; a terminal that was hung up.
