@@ -539,12 +539,12 @@ def test_a_change_is_followed_by_a_fresh_status(folder: Path) -> None:
     ("given", "read"),
     [
         *((word, True) for word in (True, "true", "True", "yes", "YES", "on", "1", 1, " y ")),
-        *((word, False) for word in (False, "false", "no", "No", "off", "0", 0, "")),
-        *((word, None) for word in ("ja", "truee", 2, -1, 1.0, None, "yes please", [True])),
+        *((word, False) for word in (False, "false", "no", "No", "off", "0", 0)),
+        *((word, None) for word in ("", "ja", "truee", 2, -1, 1.0, None, "yes please", [True])),
     ],
 )
 def test_truth_from_outside_is_what_people_write_for_it(given: Any, read: bool | None) -> None:
-    """As `--data restore_state=no` gives a text, which is not empty; what is neither is refused."""
+    """As `--data restore_state=no` gives a text, which is not empty; what is neither is refused, nothing as well."""
     seen: list[Any] = []
 
     def operation(restore: Any, other: Any = None, **_: Any) -> None:

@@ -18,7 +18,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 _WORDS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1", "y", "t"), True),
-    **dict.fromkeys(("false", "no", "off", "0", "n", "f", ""), False),
+    **dict.fromkeys(("false", "no", "off", "0", "n", "f"), False),
 }
 
 
