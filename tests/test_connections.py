@@ -53,7 +53,8 @@ def killed_at(line: str, *arguments: str) -> None:
 
 
 def waiting(fleet: lab.Lab, folder: Path) -> list[str]:
-    """Who of lab-1 and lab-2 awaits a confirmation: the first to wait may have got it yet before the kill."""
+    """Who of lab-1 and lab-2 awaits a confirmation: the first to wait may have got it yet, as the kill came."""
+    time.sleep(3)
     rigs = [Rig(fleet, name, folder) for name in ("lab-1", "lab-2")]
     found = [rig.name for rig in rigs if (lock := rig.status().lock) and lock.awaits]
     assert found
