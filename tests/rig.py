@@ -28,13 +28,11 @@ names() {
     find . "$@" -o -printf '%y %m %U %G ' \
         \( -type d -printf '%p\0' -o -type f -printf '@FILE@ %p\0' -o -printf '%p -> %l\0' \) | tr '\n\0' ' \n'
 }
-own() {
-    (
-        cd /data/system
-        stack=$(sed -n 's|^layer |layers/|p' generations/current 2>/dev/null) || :
-        for dir in $stack upper/*/upper; do [ ! -d "$dir" ] || (cd "$dir" && find . -type f -print0); done
-    )
-}
+own() (
+    cd /data/system
+    stack=$(sed -n 's|^layer |layers/|p' generations/current 2>/dev/null) || :
+    for dir in $stack upper/*/upper; do [ ! -d "$dir" ] || (cd "$dir" && find . -type f -print0); done
+)
 contents() { cd "$1"; sort -zu | xargs -0 sha256sum -z 2>/dev/null | tr '\n\0' ' \n'; }
 """
 

@@ -134,6 +134,18 @@ def test_ls_and_status_are_for_programs_too(fleet: lab.Lab) -> None:
     assert {row["state"] for row in asked} <= {"ready", "degraded", "no runner yet"}
 
 
+@pytest.mark.parametrize("verb", ["exec", "ssh"])
+def test_what_runs_there_ends_quietly_into_head(fleet: lab.Lab, verb: str) -> None:
+    """Python ignores SIGPIPE, and what it becomes would, too."""
+    words = [sys.executable, "-c", _CLI, "lab", verb, "lab-1", "--", "seq", "100000"]
+    done = subprocess.run(
+        ["bash", "-c", '"$@" | head -n 1; echo "${PIPESTATUS[0]}"', "bash", *words],
+        env={**os.environ, "OVERLAYMIG_LAB_DIR": str(fleet.directory)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout.split()[0], done.stderr) == ("1", "")
+    assert verb == "ssh" or done.stdout.split()[1] == "141"
+
+
 def test_another_host_key_is_refused(fleet: lab.Lab) -> None:
     machine = lab.machine(fleet, "lab-1")
     before = fleet.known_hosts.read_text()

@@ -373,6 +373,8 @@ def test_what_goes_back_in_this_run_is_not_there_any_more(folder: Path, caplog: 
     fleet = Fleet(one=status)
     with caplog.at_level("INFO"):
         fleet.prepare(generation_active, generation=1)
+        # A second time it is there.
+        fleet.prepare(migration_applied, migration=folder / ID)
         fleet.prepare(migration_applied, migration=folder / ID)
         assert "rolled back, and edited since: it is applied anew" in caplog.text
         fleet.prepare(generation_active, generation=0)

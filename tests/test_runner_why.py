@@ -38,6 +38,12 @@ def test_what_failed_is_named(fresh: Rig) -> None:
     assert "interpreter ruby3 is not here" in done.text
     assert "install script failed" not in done.text
 
+    fresh.migration("20250101-010_kinds", ":")
+    (fresh.folder / "20250101-010_kinds/files").mkdir()
+    (fresh.folder / "20250101-010_kinds/files/usr").write_text("a file where the machine has a directory")
+    done = fresh.run(RUNNER, "apply", "-", stdin=pack(load(fresh.folder / "20250101-010_kinds")))
+    assert (done.code, "it is of another kind on this machine" in done.text) == (9, True), done.text
+
 
 PACKAGED_TWICE = """
 deb() {

@@ -52,11 +52,18 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Where the caller closed one of them (`>&-`), Python has None, which cannot even be asked."""
+    """Where the caller closed one of them (`>&-`), Python has None, which cannot even be asked.
+
+    The next file that is opened would get its number, and what we start would write there.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for good
-            setattr(sys, f"__{name}__", getattr(sys, name))
+            # The lowest number that is free, which is its own.
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            stream = os.fdopen(number, mode, encoding="utf-8")
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def _run() -> None:

@@ -14,6 +14,12 @@ BETWEEN: Final = 20
 USAGE: Final = 100
 UNABLE: Final = 111
 
+INTERRUPTED: Final = "interrupted"
+UNCONFIRMED: Final = "unconfirmed"
+UNHEALTHY: Final = "unhealthy"
+"""What the record of a failed migration has in the place of its script's exit, where that says nothing: it was
+interrupted, no new connection came in time, its services or verify.sh failed."""
+
 MEANINGS: Final = {
     DONE: "done, or already so",
     REFUSED: "refused; the machine is untouched",

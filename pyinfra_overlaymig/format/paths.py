@@ -62,10 +62,6 @@ tomorrow), logs of the installation itself."""
 FOREIGN: Final = (DATA, "/proc", "/sys", "/dev", "/run", "/tmp", "/var/run", "/var/lock", "/var/tmp")  # noqa: S108 - names to compare with
 """What can be no state path, nor hold one: no layer's, and another mount's."""
 
-NEVER_LAID: Final = (DATA, "/proc", "/sys")
-"""Where a file that a migration brings would be gone with its stage, unseen, or could not be made. (In /tmp its script
-may want one.)"""
-
 OF_PACKAGES: Final = ("/var/lib/dpkg", "/var/lib/apt", "/var/cache/debconf")
 """What packages and files would disagree without: it goes with the layers, never with state."""
 

@@ -14,10 +14,9 @@ from pyinfra_overlaymig.format.ids import ID_EXAMPLE, label, why_no_id
 from pyinfra_overlaymig.format.plan import SCRIPTS
 from pyinfra_overlaymig.migration import advice, checks, interpreters
 from pyinfra_overlaymig.migration.checkout import Checkout, checkout, is_foreign
-from pyinfra_overlaymig.migration.checks import FILES
 from pyinfra_overlaymig.migration.document import closest
 from pyinfra_overlaymig.migration.manifest import load_manifest
-from pyinfra_overlaymig.migration.model import Link, Member, Migration
+from pyinfra_overlaymig.migration.model import FILES, Link, Member, Migration
 from pyinfra_overlaymig.migration.settings import load_settings
 
 _PARTS = ("migration.yaml", *SCRIPTS, FILES)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pyinfra_overlaymig.format import limits, plan
 
+FILES = "files"
+"""The folder of a migration whose files are laid over the machine's root."""
+
 
 @dataclass(frozen=True)
 class Service:

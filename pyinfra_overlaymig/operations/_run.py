@@ -90,11 +90,12 @@ class Memory:
         return frozenset() if self._executing else frozenset(self._gone)
 
     def will_come(self, id: str, conflicts: Collection[str]) -> None:
-        """Remember that this run applies the migration ``id`` to this host."""
-        if not self._executing:
-            coming = tuple(self.coming)
-            self._brought[id] = conflicts
-            self._makes[self._next()] = (*self.status().stack, *coming, id)
+        """Remember that this run applies the migration ``id`` to this host; a second time it finds it there."""
+        if self._executing or id in self.coming:
+            return
+        stack = (*self.status().stack, *self.coming, id)
+        self._brought[id] = conflicts
+        self._makes[self._next()] = stack
 
     def will_go_to(self, stack: tuple[str, ...]) -> None:
         """Remember that this run brings this host to ``stack``: its status is from here on what it will be then."""

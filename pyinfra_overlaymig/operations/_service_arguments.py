@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from pyinfra.api import OperationError
 
@@ -29,6 +29,23 @@ _LETTERS: Final = {
 """What s6-svc calls the signals that it sends."""
 
 
+class Wanted(NamedTuple):
+    """What a service is to be. ``files`` define it, unless that is done elsewhere; ``signal`` is s6-svc's letter."""
+
+    service: str
+    present: bool
+    files: tuple[Rendered, ...]
+    running: bool | None
+    enabled: bool | None
+    restarted: bool
+    signal: str | None
+    log: str | None
+    timeout: int
+    scandir: str
+    sourcedir: str
+    livedir: str
+
+
 def checked_first(operation: T) -> T:
     """With `-y` pyinfra runs an operation only after others changed machines: check it before."""
     known = {name: one.default for name, one in inspect.signature(operation).parameters.items()}
@@ -37,22 +54,21 @@ def checked_first(operation: T) -> T:
     def checked(*given: Any, **named: Any) -> Any:
         found = {**known, **dict(zip(known, given, strict=False)), **named}
         if isinstance(found["service"], str):
-            _check(found["service"], found)
+            wanted_of(found)
         return operation(*given, **named)
 
     return cast(T, checked)
 
 
-def _check(service: str, found: Mapping[str, Any]) -> None:
-    _check_names(service, **{name: found[name] for name in ("scandir", "sourcedir", "livedir")})
-    letter(found["reloaded"])
-    if found["present"]:
-        definition(service, {key: found[key] for key in _DEFINES}, log_folder(service, found["log"]), found["scandir"])
-
-
-def log_folder(service: str, log: bool | str) -> str | None:
-    """Where its output is kept."""
-    return f"{LOGS}/{service}" if log is True else log or None
+def wanted_of(given: Mapping[str, Any]) -> Wanted:
+    """What all arguments of `s6_service`, by their names, mean; OperationError where they cannot be."""
+    service, log = given["service"], given["log"]
+    _check_names(service, **{name: given[name] for name in ("scandir", "sourcedir", "livedir")})
+    folder = f"{LOGS}/{service}" if log is True else log or None
+    own = {name: given[name] for name in _DEFINES if given[name] is not None}
+    as_given = {name: given[name] for name in Wanted._fields if name in given and name != "log"}
+    files = _definition(service, own, folder, given["scandir"]) if given["present"] else ()
+    return Wanted(**as_given, files=files, signal=_letter(given["reloaded"]), log=folder)
 
 
 def _check_names(service: str, **folders: str) -> None:
@@ -63,7 +79,7 @@ def _check_names(service: str, **folders: str) -> None:
             raise OperationError(f"{name} must be an absolute path, not {folder!r}")
 
 
-def letter(reloaded: bool | str) -> str | None:
+def _letter(reloaded: bool | str) -> str | None:
     """What s6-svc calls the signal of ``reloaded``."""
     if isinstance(reloaded, bool):
         return "h" if reloaded else None
@@ -73,15 +89,13 @@ def letter(reloaded: bool | str) -> str | None:
     return _LETTERS[name]
 
 
-def definition(service: str, own: Mapping[str, object], log: str | None, scandir: str) -> tuple[Rendered, ...]:
-    """What defines the service; nothing where that is done elsewhere."""
-    given = {key: _plain(value) for key, value in own.items() if value is not None}
-    if not given:
+def _definition(service: str, own: Mapping[str, object], log: str | None, scandir: str) -> tuple[Rendered, ...]:
+    if not own:
         return ()
     if log is not None and not log.startswith("/"):
         raise OperationError(f"log must be True, False or an absolute path, not {log!r}")
     try:
-        return render_alone(service_of(service, given), log, scandir)
+        return render_alone(service_of(service, {name: _plain(own[name]) for name in own}), log, scandir)
     except InvalidMigration as error:
         raise OperationError(f"s6_service {service}: {error.message}\n    hint: {error.hint}") from error
 

@@ -14,6 +14,7 @@ from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from pyinfra_overlaymig.facts import MigrationTrace
+from pyinfra_overlaymig.format import exits
 from pyinfra_overlaymig.format.paths import PROGRAM, STAGING
 from pyinfra_overlaymig.format.status import MigrationRecord, Status
 from pyinfra_overlaymig.migration.bundle import packed
@@ -37,11 +38,11 @@ from pyinfra_overlaymig.operations._upload import Upload
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-_WHY = {
-    "143": "interrupted",
+_HOW_IT_FAILED = {
+    "143": exits.INTERRUPTED,
     "9": "see its log",
-    "unconfirmed": "no new connection came in time",
-    "unhealthy": "its services or verify.sh failed",
+    exits.UNCONFIRMED: "no new connection came in time",
+    exits.UNHEALTHY: "its services or verify.sh failed",
 }
 _UNDO = "undo the edit, and put the change into a new migration; or roll it back first"
 
@@ -205,7 +206,7 @@ def _tell_missing(folder: Path, status: Status) -> None:
 
 def _why(word: str) -> str:
     """How a failed migration ended, as the runner noted it: a status of its worker, or a word."""
-    return _WHY.get(word, f"exit {word}" if word.isdigit() else word)
+    return _HOW_IT_FAILED.get(word, f"exit {word}" if word.isdigit() else word)
 
 
 def _edited(record: MigrationRecord | None, wanted: Migration) -> TypeGuard[MigrationRecord]:

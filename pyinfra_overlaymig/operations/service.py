@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from graphlib import CycleError
 from importlib import resources
-from typing import NamedTuple
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
@@ -18,11 +17,10 @@ from pyinfra_overlaymig.format.paths import SCANDIR, SERVICEDIRS
 from pyinfra_overlaymig.migration.bundle import archive
 from pyinfra_overlaymig.migration.packing import Packets
 from pyinfra_overlaymig.migration.scripts import filled
-from pyinfra_overlaymig.migration.services import Rendered
 from pyinfra_overlaymig.operations._arguments import read_first, seconds, truth, truth_or_none, truth_or_text
 from pyinfra_overlaymig.operations._command import failure
 from pyinfra_overlaymig.operations._run import memory
-from pyinfra_overlaymig.operations._service_arguments import checked_first, definition, letter, log_folder
+from pyinfra_overlaymig.operations._service_arguments import Wanted, checked_first, wanted_of
 from pyinfra_overlaymig.operations._service_steps import if_it_ran, in_words, steps_for, with_what_needs_it
 from pyinfra_overlaymig.operations._upload import Upload
 
@@ -110,58 +108,35 @@ def s6_service(
             restarted=True,
         )
     """
-    own = {
-        "run": run, "prepare": prepare, "finish": finish, "user": user, "environment": environment, "check": check,
-        "notification_fd": notification_fd, "down_signal": down_signal, "timeout_kill": timeout_kill,
-        "max_death_tally": max_death_tally, "needs": needs,
-    }  # fmt: skip
-    folder = log_folder(service, log)
-    files = definition(service, own, folder, scandir) if present else ()
-    wanted = _Wanted(
-        files=files, running=running, enabled=enabled, restarted=restarted, signal=letter(reloaded), present=present,
-        kept=bool(sourcedir),
-    )  # fmt: skip
+    wanted = wanted_of(locals())
     # Something else may have stopped it since the last operation of ours: this is asked each time.
     services = host.get_fact(S6Services, scandir=scandir, sourcedir=sourcedir)
     if services is None:
         yield failure(f"the services of {host.name} are unknown", "see the error of the fact S6Services above")
         return
-    steps = _planned(service, services, wanted)
+    steps = _planned(wanted, services)
     if isinstance(steps, Unfit):
         yield failure(*steps)
     elif not steps:
         host.noop(f"service {service} is {_words(services.get(service)) if present else 'not there'}")
     else:
-        arguments = (scandir, sourcedir, livedir, service, folder or "", str(timeout), *" ".join(steps).split())
-        _announce(service, scandir, steps, defines=bool(files))
-        script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
-        yield StringCommand(script, _stdin=Upload(host, service, Packets([archive(files)]))) if files else script
+        _announce(wanted, steps)
+        yield _command(wanted, steps)
 
 
-class _Wanted(NamedTuple):
-    """What a service is to be; ``files`` define it, unless that is done elsewhere. ``kept``: for the next boot, too."""
-
-    files: tuple[Rendered, ...]
-    running: bool | None
-    enabled: bool | None
-    restarted: bool
-    signal: str | None
-    present: bool
-    kept: bool
-
-
-def _planned(service: str, services: Mapping[str, S6Service], wanted: _Wanted) -> list[str] | Unfit:
+def _planned(wanted: Wanted, services: Mapping[str, S6Service]) -> list[str] | Unfit:
     """What service.sh has to do, or why it cannot."""
-    found = services.get(service)
-    if wanted.present and not (found or wanted.files or memory().may_come(service)):
+    found = services.get(wanted.service)
+    if wanted.present and not (found or wanted.files or memory().may_come(wanted.service)):
         names = ", ".join(sorted(services)) or "none"
-        return Unfit(f"{host.name} has no service {service}", f"it has: {names}; run=… would define it")
+        return Unfit(f"{host.name} has no service {wanted.service}", f"it has: {names}; run=… would define it")
     steps = ["remove"] if found and not wanted.present else []
     if wanted.present:
-        steps += steps_for(found, wanted.files, running=wanted.running, enabled=wanted.enabled, kept=wanted.kept)
+        kept = bool(wanted.sourcedir)
+        steps += steps_for(found, wanted.files, running=wanted.running, enabled=wanted.enabled, kept=kept)
         steps += if_it_ran(found, steps, restarted=wanted.restarted, signal=wanted.signal)
     try:
-        return with_what_needs_it(service, services, steps)
+        return with_what_needs_it(wanted.service, services, steps)
     except CycleError as error:
         circle = " -> ".join(error.args[1])
         return Unfit(
@@ -169,13 +144,25 @@ def _planned(service: str, services: Mapping[str, S6Service], wanted: _Wanted) -
         )
 
 
-def _announce(service: str, scandir: str, steps: list[str], *, defines: bool) -> None:
+def _announce(wanted: Wanted, steps: list[str]) -> None:
     known = memory()
-    if not known.shown_already(f"s6_service {scandir}/{service} {steps}"):
-        host.log(f"service {service}: {', '.join(in_words(step) for step in steps)}")
-    if defines:
-        known.will_define(service)
+    if not known.shown_already(f"s6_service {wanted.scandir}/{wanted.service} {steps}"):
+        host.log(f"service {wanted.service}: {', '.join(in_words(step) for step in steps)}")
+    if wanted.files:
+        known.will_define(wanted.service)
     known.changes()
+
+
+def _command(wanted: Wanted, steps: list[str]) -> StringCommand:
+    """Its definition goes with it, where it has one."""
+    arguments = (
+        *(wanted.scandir, wanted.sourcedir, wanted.livedir, wanted.service, wanted.log or "", str(wanted.timeout)),
+        *" ".join(steps).split(),
+    )
+    script = StringCommand("sh -c", QuoteString(_script()), "s6_service", *map(QuoteString, arguments))
+    if not wanted.files:
+        return script
+    return StringCommand(script, _stdin=Upload(host, wanted.service, Packets([archive(wanted.files)])))
 
 
 def _words(found: S6Service | None) -> str:

@@ -8,6 +8,7 @@ import os
 from enum import Enum, auto
 from typing import NamedTuple
 
+from pyinfra_overlaymig.format import exits
 from pyinfra_overlaymig.format.ids import valid_id
 from pyinfra_overlaymig.format.paths import LAYERS, MIGRATIONS, RESERVE, RUN, STAGING, SYSTEM, UPPER
 from pyinfra_overlaymig.runner import (
@@ -125,14 +126,14 @@ def _carry_out(what: Fate, id: str, *, live: bool) -> None:
     elif what is Fate.TAKE_BACK:
         warn(f"{id} was interrupted before a new connection confirmed it: taken back")
         finish.revert(id, store.before(store.current()), live=live)
-        evidence.keep(id, "unconfirmed")
+        evidence.keep(id, exits.UNCONFIRMED)
     elif what is Fate.FINISH:
         warn(f"{id} was interrupted after its commit: finishing it")
         _finish(id, live=live)
     elif what is Fate.GO_ON_TAKING_BACK:
         warn(f"{id} was being taken back: going on with it")
         finish.revert(id, store.current(), live=live)
-        evidence.keep(id, "interrupted")
+        evidence.keep(id, exits.INTERRUPTED)
     elif what is Fate.UNDO:
         warn(f"{id} was interrupted before its commit: undone")
         _undo(id, live=live)
@@ -144,7 +145,7 @@ def _undo(id: str, *, live: bool) -> None:
     evidence.shrink(id)
     if live:
         supervision.resume(f"{STAGING}/{id}")
-    evidence.keep(id, "interrupted")
+    evidence.keep(id, exits.INTERRUPTED)
 
 
 def _finish(id: str, *, live: bool) -> None:
@@ -160,7 +161,7 @@ def _finish(id: str, *, live: bool) -> None:
     for line in files.lines(f"{journal}/log")[-_SHOWN:]:
         say(line)
     finish.revert(id, before, live=True)
-    evidence.keep(id, "unhealthy")
+    evidence.keep(id, exits.UNHEALTHY)
     warn(f"{id} was reverted")
 
 

@@ -135,14 +135,14 @@ def broken(stacks: Mapping[int, tuple[str, ...]]) -> list[int]:
     """Those of these generations that cannot be gone to. Only what has no layers is read for it."""
     there = {*files.names(LAYERS)}
     found: list[int] = []
-    whole: tuple[str, ...] = ()
+    longest: tuple[str, ...] = ()
     for n in sorted(stacks, reverse=True):
         layers = stacks[n]
-        # Most are the beginning of a newer one.
-        if layers and whole[: len(layers)] == layers:
+        # Most are the beginning of a newer one that is whole.
+        if layers and longest[: len(layers)] == layers:
             continue
         if there.issuperset(layers) and (layers or not _trouble(n)):
-            whole = max(whole, layers, key=len)
+            longest = max(longest, layers, key=len)
         else:
             found.append(n)
     return sorted(found)

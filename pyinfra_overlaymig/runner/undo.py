@@ -37,7 +37,7 @@ def _reason(phase: Phase, why: int) -> int | str:
     """What the next run is told: of what was switched to already, a number says nothing."""
     if phase is not Phase.FINISH or why != finish.UNHEALTHY:
         return why
-    return "unconfirmed" if confirm.expired() else "unhealthy"
+    return exits.UNCONFIRMED if confirm.expired() else exits.UNHEALTHY
 
 
 def _revert(one: Transaction) -> None:

@@ -48,7 +48,7 @@ _PATHS = re.compile(rb"(?<![\w.])/[^\s'\"`:,;()\[\]<>\xe2]+")
 """Quotes are \xe2 as well, where they are typographic."""
 
 _ROOM = "is there room on /data? else see dmesg"
-_UNFIT = dict.fromkeys(
+_ANOTHER_KIND = dict.fromkeys(
     (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
     "it is of another kind on this machine: bring it elsewhere, or let the script put it there",
 )
@@ -61,7 +61,7 @@ def step(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         at = f" ({error.filename})" if error.filename else ""
-        raise Leave(1, f"{what}: {error.strerror or error}{at}", _UNFIT.get(error.errno or 0, _ROOM)) from error
+        raise Leave(1, f"{what}: {error.strerror or error}{at}", _ANOTHER_KIND.get(error.errno or 0, _ROOM)) from error
 
 
 def leave(stage: Stage, code: int) -> Leave:
